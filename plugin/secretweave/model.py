@@ -5,7 +5,9 @@ NamedTuples, not dataclasses: importing `dataclasses` alone would cost a tenth o
 
 import base64
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
+
+from secretweave.errors import Where
 
 
 class SecretValue:
@@ -85,7 +87,7 @@ class Record(NamedTuple):
     """What a store gave for one Address."""
 
     value: SecretValue | Mapping[str, Any]
-    """A blob, or fields: str, int, float, bool, None, list and dict as the store typed them; bytes where it says binary."""
+    """A blob, or fields: str, int, float, bool, None, list and dict as the store typed them; bytes for binary ones."""
     version: str
     """The version that was read, in the store's own terms; empty where the store has none."""
 
@@ -106,3 +108,21 @@ class StoreConfig(NamedTuple):
     @property
     def id(self) -> str:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Use(NamedTuple):
+    """One place of the stream that needs one value."""
+
+    reference: Reference
+    store: StoreConfig
+    address: Address
+    where: Where
+    api_version: str
+    kind: str
+    namespace: str | None
+    """The effective one: as written, else the run's; None: unknown."""
+    name: str
+    field: str
+    """The key path in the object, such as `spec.template.spec.containers[0].env[2].value`."""
+    sink: Literal["secret", "env", "mapping", "elsewhere"]
+    """`secret`: a field of a Secret; `env`: moves into a generated Secret; `mapping`: a SecretMapping's item."""
