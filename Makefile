@@ -1,0 +1,56 @@
+# `make help` lists the targets. They need nothing but a Python 3.11 to 3.13 (Debian: python3, python3-venv).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+LOCK := $(PYTHON) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--only-binary :all: --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: venv
+venv: ## the locked virtual environment in .venv, with this checkout in it
+	@python=$$(.ci/python) && .ci/venv "$$python" $(VENV) requirements-dev.lock
+
+.PHONY: demo
+demo: venv ## renders an example shop: the plan, the diff with values masked, the real run
+	@PATH="$(abspath $(VENV))/bin:$$PATH" examples/shop/demo.sh
+
+.PHONY: test
+test: venv ## lint, types and tests, on every declared Python that is here and with the lowest dependencies
+	@.ci/test $(VENV)
+
+.PHONY: test-hosts
+test-hosts: venv ## tests with the real Helm 3, Helm 4 and Kubernetes API, built by Go (cold: about half an hour)
+	@$(PYTHON) tests/hosts/build.py
+	@$(PYTHON) -m pytest --quiet tests/hosts
+
+.PHONY: bench
+bench: venv ## speed and memory of generated streams, beside cat, a bare interpreter and the peers; writes bench.json
+	@$(PYTHON) tests/bench/run.py
+
+.PHONY: lint
+lint: venv ## ruff and mypy
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+.PHONY: format
+format: venv ## ruff's formatter and its safe fixes
+	@$(VENV)/bin/ruff check --fix-only --quiet . && $(VENV)/bin/ruff format .
+
+.PHONY: lock
+lock: venv ## the three lock files from pyproject.toml; UPGRADE=--upgrade moves every version up
+	@$(LOCK) $(UPGRADE) --output-file plugin/requirements.lock
+	@$(LOCK) $(UPGRADE) --group dev --output-file requirements-dev.lock
+	@$(LOCK) $(UPGRADE) --group test --resolution lowest-direct --output-file requirements-lowest.lock
+
+.PHONY: build
+build: venv ## the wheel and the source archive, in dist/
+	@$(PYTHON) -m build --quiet
+
+.PHONY: clean
+clean: ## removes what the other targets made here
+	@rm -rf .venv .venv-* .venv.lock .venv-*.lock build dist bench.json plugin/*.egg-info plugin/.venv \
+		.mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
