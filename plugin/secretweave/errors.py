@@ -51,6 +51,8 @@ class SecretweaveError(Exception):
         super().__init__(what)
         self.what = what
         self.where = where or Where()
+        self.also: tuple[Where, ...] = ()
+        """The further places of one fault that has several."""
         self.why = why
         self.fix = fix
 

@@ -1,0 +1,7 @@
+"""What the policy may be set to."""
+
+from typing import NamedTuple
+
+
+class Policy(NamedTuple):
+    pass
