@@ -260,10 +260,11 @@ def _merge(pairs: list[tuple[Scalar, Node]], merged: list[Node]) -> list[tuple[S
 
 
 def _binary(node: Scalar) -> str:
+    """The text of a `!!binary` scalar; bytes that are no UTF-8 stand in it as lone surrogates."""
     try:
-        return base64.b64decode("".join(node.value.split()), validate=True).decode()
+        return base64.b64decode("".join(node.value.split()), validate=True).decode(errors="surrogateescape")
     except ValueError:
-        return node.value
+        raise InputError("a !!binary value is not base64", where=Where(line=node.line + 1)) from None
 
 
 def twice(key: str, line: int) -> InputError:
@@ -336,7 +337,7 @@ def plain(node: Node) -> Any:
     if isinstance(node, Sequence):
         return [plain(item) for item in node.items]
     if node.tag == BINARY_TAG:
-        return node.value.encode()
+        return node.value.encode(errors="surrogateescape")
     if node.style or node.tag is not None:
         return node.value
     if node.value in _WORDS:
