@@ -1,6 +1,6 @@
 """Finds the store modules by name without importing them, and opens a store."""
 
-import pkgutil
+import os
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +12,8 @@ NOT_STORES = frozenset({"base"})
 
 def types() -> tuple[str, ...]:
     """The store types there are: the provider keys that a SecretStore may have."""
-    names = (module.name for module in pkgutil.iter_modules(__path__))
+    # Not pkgutil.iter_modules: it imports `inspect`, a twentieth of the start-up budget.
+    names = (name.removesuffix(".py") for name in os.listdir(__path__[0]) if name.endswith(".py"))
     return tuple(sorted(name for name in names if name not in NOT_STORES and not name.startswith("_")))
 
 
