@@ -319,8 +319,8 @@ def load(data: bytes) -> list[Node]:
     return _documents(text, None, MAX_DEPTH, MAX_NODES)
 
 
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_INT = re.compile(r"-?(0|[1-9][0-9]{0,999})")
+_FLOAT = re.compile(r"-?[0-9]{1,20}\.[0-9]{1,20}")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}  # type: ignore[dict-item]
 
@@ -328,7 +328,8 @@ _WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": Fa
 def plain(node: Node) -> Any:
     """The Python value of a node by YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema).
 
-    Without its octal, hex, infinity and NaN forms: they stay text, as does everything that is quoted or tagged `!!str`.
+    A number is one only if it is spelled as JSON would write it: a PIN 0755, a version 1.10 and 1e6 stay the text that
+    they are, as does everything that is quoted or tagged `!!str`.
     """
     if isinstance(node, Mapping):
         if node.twice:
@@ -344,4 +345,6 @@ def plain(node: Node) -> Any:
         return _WORDS[node.value]
     if _INT.fullmatch(node.value):
         return int(node.value)
-    return float(node.value) if _FLOAT.fullmatch(node.value) else node.value
+    if _FLOAT.fullmatch(node.value) and repr(float(node.value)) == node.value:
+        return float(node.value)
+    return node.value
