@@ -64,9 +64,12 @@ class FileStore:
 
     def __init__(self, entries: dict[str, Any], *, show_names: bool) -> None:
         self._entries = entries
+        self._closed = False
         self._show_names = show_names
 
     def fetch(self, ref: str, version: str | None) -> Record:
+        if self._closed:
+            raise StoreError("the store is closed")
         name, found = ref, version or ""
         if version:
             name = f"{ref}@{version}"
@@ -84,6 +87,7 @@ class FileStore:
 
     def close(self) -> None:
         self._entries = {}
+        self._closed = True
 
     def _versions(self, ref: str) -> list[str]:
         return [name[len(ref) + 1 :] for name in self._entries if name.startswith(f"{ref}@")]
