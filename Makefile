@@ -29,7 +29,7 @@ test-hosts: venv ## tests with the real Helm 3, Helm 4 and Kubernetes API, built
 
 .PHONY: bench
 bench: venv ## speed and memory of generated streams, beside cat, a bare interpreter and the peers; writes bench.json
-	@$(PYTHON) tests/bench/run.py
+	@$(PYTHON) -m tests.bench.run
 
 .PHONY: lint
 lint: venv ## ruff and mypy

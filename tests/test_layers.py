@@ -1,0 +1,189 @@
+"""Who may import what: the architecture as a failing check. Each rule stands beside its reason.
+
+A module is called by its path in the package: `stores/file`, and `stores` for the folder's own `__init__`.
+"""
+
+import ast
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "plugin" / "secretweave"
+FILES = {
+    path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__"): path for path in ROOT.rglob("*.py")
+}
+TEXT = "scalars encode structure kubelet"
+PURE = (
+    f"{TEXT} errors model references* policy* places* page objects workloads find edits spans generated render select"
+)
+
+
+class Rule(NamedTuple):
+    """Those modules that *who* matches may import what *may* matches; all of ours where it is `any`."""
+
+    who: str
+    may: str
+    reason: str
+
+
+OURS = (
+    Rule("errors", "", "everything stands on it"),
+    Rule("model", "errors", "records hold no behaviour of a step"),
+    Rule("yamltree", "errors", "one library behind one face"),
+    Rule("settings", "errors yamltree", "reads any settings, knows none"),
+    Rule(f"references* {TEXT}", f"errors model yamltree references* {TEXT}", "a grammar knows text, not the run"),
+    Rule("policy*", "errors model yamltree objects settings references* policy*", "a rule judges what it is handed"),
+    Rule("stores stores/*", "errors model settings yamltree select stores stores/base", "a store knows no manifests"),
+    Rule("stores/base", "errors model", "the face of every store"),
+    Rule("config* lookup", "errors model settings yamltree policy/settings lookup config* stores", "read first"),
+    Rule("manifests spool", "errors model manifests spool", "bytes in, bytes kept"),
+    Rule("places/*", f"errors model yamltree references* {TEXT} edits generated objects page spans workloads places*",
+         "what changes is decided before any value is known, so no place reads a store or the configuration"),
+    Rule("select", "errors model yamltree", "which part of a record, not where it came from"),
+    Rule("resolve", "errors model select stores stores/base", "fetches addresses, whoever asked"),
+    Rule("outputs*", "errors model config render resolve outputs", "no output knows another"),
+    Rule("hosts*", "errors hosts*", "a host's habits, not the job"),
+    Rule("options", "errors", "loaded before anything is decided"),
+    Rule("pipeline", "any", "the program on one screen"),
+)  # fmt: skip
+
+
+class Foreign(NamedTuple):
+    """A module of others', or several: who may import it, and whether only inside a function."""
+
+    names: str
+    only: str
+    lazily: bool
+    reason: str
+
+
+FOREIGN = (
+    Foreign("_ruamel_yaml", "yamltree", False, "a private class: one place to mend when it changes"),
+    Foreign("ruamel ruamel.*", "yamltree structure", False, "structure asks it how a whole text reads"),
+    Foreign("click click.*", "commands", False, "a plain render does without it"),
+    Foreign("cryptography cryptography.*", "spool", True, "only a long stream needs it"),
+    Foreign("concurrent.* threading", "resolve", True, "only a remote store needs it"),
+    Foreign("hvac hvac.*", "stores/vault", True, "an SDK belongs to its store"),
+    Foreign("boto3 boto3.* botocore botocore.*", "stores/awssm stores/awsssm", True, "an SDK belongs to its store"),
+    Foreign("azure.*", "stores/azurekv", True, "an SDK belongs to its store"),
+    Foreign("google.*", "stores/gcpsm", True, "an SDK belongs to its store"),
+    Foreign("kubernetes kubernetes.*", "stores/kubernetes", True, "an SDK belongs to its store"),
+    Foreign("sys", "__main__ cli commands hosts*", False, "nobody else prints, exits or reads the streams"),
+    Foreign("logging logging.* warnings traceback", "cli", True, "a log line is a place where a value can leak"),
+    Foreign("pickle marshal shelve copyreg", "", True, "no value is ever kept"),
+)
+
+
+class Import(NamedTuple):
+    name: str
+    lazily: bool
+
+
+def imports(module: str) -> Iterator[Import]:
+    """What *module* imports; a member is told as `package.member`, since it may be a module."""
+
+    def walk(node: ast.AST, *, lazily: bool) -> Iterator[Import]:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, lazily) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative imports hide who imports whom"
+            yield from (Import(f"{node.module}.{alias.name}", lazily) for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, lazily=lazily or isinstance(node, ast.FunctionDef | ast.Lambda))
+
+    yield from walk(ast.parse(FILES[module].read_text()), lazily=False)
+
+
+def ours(name: str) -> str | None:
+    """`stores/base` for `secretweave.stores.base.Store`; None for what is not ours, or only the package's version."""
+    parts = name.split(".")
+    if parts.pop(0) != "secretweave":
+        return None
+    while parts and "/".join(parts) not in FILES:
+        parts.pop()
+    return "/".join(parts) or None
+
+
+def matches(module: str, patterns: str) -> bool:
+    return any(fnmatchcase(module, pattern) for pattern in patterns.split())
+
+
+def rule_of(module: str) -> Rule | None:
+    """The first rule that fits, the exact one before a pattern."""
+    fitting = [rule for rule in OURS if matches(module, rule.who)]
+    return min(fitting, key=lambda rule: "*" in rule.who, default=None)
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_imports_only_what_its_layer_may(module: str):
+    rule = rule_of(module)
+    if rule is None or rule.may == "any":
+        return
+    found = {name for each in imports(module) if (name := ours(each.name))} - {module}
+    assert sorted(name for name in found if not matches(name, rule.may)) == [], rule.reason
+
+
+@pytest.mark.parametrize("rule", FOREIGN, ids=lambda rule: rule.names)
+def test_what_is_foreign_stays_where_it_belongs(rule: Foreign):
+    for module in FILES:
+        for each in imports(module):
+            if matches(each.name, rule.names) or matches(each.name.rpartition(".")[0], rule.names):
+                assert matches(module, rule.only), f"{module} imports {each.name}: {rule.reason}"
+                assert each.lazily or not rule.lazily, f"{module} imports {each.name} at its top: {rule.reason}"
+
+
+def test_only_the_entry_points_import_the_command():
+    importers = {module for module in FILES for each in imports(module) if ours(each.name) in {"cli", "commands"}}
+    assert importers <= {"__main__", "cli", "commands"}
+
+
+TOUCHING_THE_WORLD = (
+    "os os.* io sys time datetime random secrets socket subprocess shutil tempfile pathlib urllib* glob http*"
+)
+
+
+@pytest.mark.parametrize("module", sorted(module for module in FILES if matches(module, PURE)))
+def test_pure_modules_touch_nothing_outside(module: str):
+    """They take values and give values: the same input gives the same manifests on every machine."""
+    assert [each.name for each in imports(module) if matches(each.name, TOUCHING_THE_WORLD)] == []
+
+
+def calls(module: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func).rpartition(".")[2]
+
+
+class Call(NamedTuple):
+    name: str
+    only: str
+    reason: str
+
+
+CALLS = (
+    Call("print", "", "stdout is the manifests', and stderr has one writer"),
+    Call("reveal", "select render outputs*", "where a value leaves its wrapping, and nowhere else"),
+    Call("exit", "cli commands", "a fault is raised, not decided"),
+    Call("_exit", "cli", "a fault is raised, not decided"),
+    Call("eval", "", "text from a manifest is never code"),
+    Call("exec", "", "text from a manifest is never code"),
+    Call("system", "", "text from a manifest is never a command"),
+)
+
+
+@pytest.mark.parametrize("rule", CALLS, ids=lambda rule: rule.name)
+def test_calls_that_few_may_make(rule: Call):
+    assert [module for module in FILES if rule.name in calls(module) and not matches(module, rule.only)] == [], (
+        rule.reason
+    )
+
+
+def test_every_rule_is_about_a_module_that_there_is():
+    for rule in OURS:
+        for pattern in rule.who.split():
+            assert any(fnmatchcase(module, pattern) for module in FILES), pattern
