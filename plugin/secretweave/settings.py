@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as AnyMapping
 from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from secretweave import yamltree
 from secretweave.errors import ConfigError, SecretweaveError, Where
@@ -140,10 +140,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _tuple(node: Node, cls: Any, place: Place, faults: list[SecretweaveError]) -> Any:
+    before = len(faults)
     members = pairs(node, place, faults)
     if members is None:
         return BAD
-    before = len(faults)
     kinds = {key_of(field): (field, kind) for field, kind in cls.__annotations__.items()}
     values = {}
     for key, (name, value) in members.items():
@@ -160,7 +160,7 @@ def _tuple(node: Node, cls: Any, place: Place, faults: list[SecretweaveError]) -
 
 def _value(node: Node, kind: Any, place: Place, faults: list[SecretweaveError]) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin is UnionType:
+    if origin in {Union, UnionType}:
         return _value(node, next(each for each in arguments if each is not type(None)), place, faults)
     if origin is tuple:
         return _sequence(node, arguments[0], place, faults)
@@ -172,8 +172,9 @@ def _value(node: Node, kind: Any, place: Place, faults: list[SecretweaveError]) 
     if value is BAD:
         quote = isinstance(node, Scalar) and not node.style and (kind is str or origin is Literal)
         fix = "put it in quotes" if quote and not isinstance(yamltree.plain(node), str) else ""
-        other = "other " if isinstance(node, Scalar) and origin in {Literal, Annotated} else ""
-        faults.append(place.fault(node, f"expected {expected}, found {other}{_kind(node)}", fix))
+        found = _kind(node)
+        other = "other " if found == "text" and origin in {Literal, Annotated} else ""
+        faults.append(place.fault(node, f"expected {expected}, found {other}{found}", fix))
     return value
 
 
