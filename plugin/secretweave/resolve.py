@@ -1,13 +1,13 @@
 """Uses -> records -> values: each store opened once, each distinct address fetched once, every failure collected."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from secretweave import select
 from secretweave.errors import Faults, NotFound, SecretweaveError, StoreError
 from secretweave.model import Address, Record, SecretValue, StoreConfig, Use
 from secretweave.stores import open_store
-from secretweave.stores.base import Context
+from secretweave.stores.base import Context, Store
 
 Records = Mapping[Address, Record | NotFound]
 Values = Mapping[tuple[Address, str | None], SecretValue | None]
@@ -29,7 +29,7 @@ def fetch(
     faults: dict[Address, SecretweaveError] = {}
     for addresses in by_store.values():
         config = by_address[addresses[0]][0].store
-        found = _fetch_all(config, addresses, Context(config, environ, show_key_names, warn))
+        found = _read(config, addresses, Context(config, environ, show_key_names, warn))
         if isinstance(found, StoreError):
             needing = [use for address in addresses for use in by_address[address]]
             faults[addresses[0]] = _told(found, f"the store `{config.id}` cannot be opened", needing)
@@ -68,31 +68,36 @@ def values(uses: Iterable[Use], records: Records, *, show_key_names: bool) -> Va
     return chosen
 
 
-def _fetch_all(
-    config: StoreConfig, addresses: list[Address], context: Context
-) -> dict[Address, Record | StoreError] | StoreError:
+def _read(
+    config: StoreConfig, addresses: Sequence[Address], context: Context
+) -> Mapping[Address, Record | StoreError] | StoreError:
     """What each address gave; one error if the store cannot be opened."""
     try:
         store = open_store(config, context)
     except StoreError as error:
         return error
+    try:
+        return fetch_all(store, addresses)
+    finally:
+        store.close()
 
-    def fetched(address: Address) -> Record | StoreError:
+
+def fetch_all(store: Store, addresses: Sequence[Address]) -> Mapping[Address, Record | StoreError]:
+    """What each of the distinct *addresses* gave, asked as many at a time as the store likes."""
+
+    def outcome(address: Address) -> Record | StoreError:
         try:
             return store.fetch(address.ref, address.version)
         except StoreError as error:
             return error
 
-    try:
-        workers = min(store.concurrency, len(addresses))
-        if workers == 1:
-            return {address: fetched(address) for address in addresses}
-        from concurrent.futures import ThreadPoolExecutor
+    workers = min(store.concurrency, len(addresses))
+    if workers == 1:
+        return {address: outcome(address) for address in addresses}
+    from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(workers) as pool:
-            return dict(zip(addresses, pool.map(fetched, addresses), strict=True))
-    finally:
-        store.close()
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(addresses, pool.map(outcome, addresses), strict=True))
 
 
 def _needing(uses: list[Use], outcome: object) -> list[Use]:
