@@ -47,3 +47,19 @@ def test_the_cases_were_found():
 def test_every_case_says_what_it_expects():
     for case in CASES:
         assert (case / "expected.yaml").exists() or (case / "stderr.txt").exists(), case.name
+
+
+def test_the_demo_shows_no_value():
+    done = subprocess.run(
+        [EXAMPLES / "shop" / "demo.sh"],
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": os.environ["HOME"]},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "10 objects" in done.stdout
+    assert "Secrets came out" in done.stdout
+    for value in ("p@ss", "demo-session-key", "demo-mail", "demo&", 'demo"', "bm90IGEg"):
+        assert value not in done.stdout + done.stderr
