@@ -1,1 +1,136 @@
-def main() -> None: ...
+"""The command: the only module that prints, exits and catches SecretweaveError. click is loaded where it is needed."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+from secretweave import options, report
+from secretweave.errors import InputError, SecretweaveError
+from secretweave.options import Request
+
+if TYPE_CHECKING:
+    from secretweave.config import Config
+    from secretweave.model import Use
+    from secretweave.pipeline import Run
+
+    Work = Callable[[Request, Config], None]
+
+INTERRUPTED = 130
+INTERNAL_ERROR = 70
+"""EX_SOFTWARE of sysexits.h."""
+
+
+def main() -> NoReturn:
+    """Runs the command of sys.argv and exits."""
+    request = options.quick(sys.argv[1:], os.environ)
+    if request is None:
+        from secretweave.commands import command
+
+        command(prog_name="secretweave")
+        sys.exit(0)
+    sys.exit(run(request, render))
+
+
+def run(request: Request, work: "Work") -> int:
+    """Does the work; turns whatever goes wrong into a report on stderr and an exit code."""
+    report_file = request.report
+    try:
+        from secretweave import config
+
+        loaded = config.load(request.config, os.environ)
+        report_file = report_file or loaded.settings.report.file
+        work(request, loaded)
+    except SecretweaveError as error:
+        code, text, cause = error.exit_code, report.faults(error), error
+    except BrokenPipeError:
+        # The reader went away; flushing stdout at exit would fail the same way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        code, cause = SecretweaveError.exit_code, error
+        text = f"secretweave: {error.strerror}; what was written is not whole\n"
+    except Exception as error:  # noqa: BLE001 - the last resort: a traceback would show values
+        code, cause = INTERNAL_ERROR, error
+        text = f"secretweave: internal error ({type(error).__name__}): please report it, with what --debug prints\n"
+    else:
+        return 0
+    _tell(text + (report.frames(cause) if request.debug else ""), report_file)
+    return code
+
+
+def render(request: Request, config: "Config") -> None:
+    """`secretweave render`: manifests in, final manifests out."""
+    from secretweave import pipeline
+
+    out = sys.stdout.buffer
+    found = pipeline.weave(sources(request.files), out, config, _run(request), os.environ, warn)
+    if sys.stderr.isatty() and not sys.stdout.isatty():
+        secrets = len({use.address for use in found.uses})
+        sys.stderr.write(f"secretweave: {len(found.uses)} references woven from {secrets} secrets\n")
+
+
+def check(request: Request, config: "Config") -> None:
+    """`secretweave check`: references, policy and configuration; no store is contacted."""
+    sys.stdout.write(f"{len(_uses(request, config))} references, no fault\n")
+
+
+def plan(request: Request, config: "Config") -> None:
+    """`secretweave plan`: what would be read, and where it would go."""
+    uses = _uses(request, config)
+    sys.stdout.write(report.as_json(uses) if request.format == "json" else report.table(uses))
+
+
+def _uses(request: Request, config: "Config") -> "list[Use]":
+    from secretweave import pipeline
+
+    return pipeline.check(sources(request.files), config, _run(request), warn).uses
+
+
+def _run(request: Request) -> "Run":
+    from secretweave.pipeline import Run
+
+    return Run(request.output, request.namespace, request.identity, request.allow_empty)
+
+
+def warn(text: str) -> None:
+    sys.stderr.write(f"secretweave: warning: {text}\n")
+
+
+def sources(files: tuple[str, ...]) -> Iterator[tuple[str, BinaryIO]]:
+    """The inputs in order: stdin for `-` or without any, a folder's manifests by name. Raises InputError."""
+    for file in files or ("-",):
+        if file == "-":
+            yield "stdin", sys.stdin.buffer
+            continue
+        for path in _manifests(file) if os.path.isdir(file) else (file,):
+            try:
+                with open(path, "rb") as stream:
+                    yield path, stream
+            except OSError as error:
+                raise InputError(f"{path}: {error.strerror}", fix="name a file or a folder that can be read") from None
+
+
+def _manifests(folder: str) -> Iterator[str]:
+    found = False
+    for path, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith((".yaml", ".yml", ".json")):
+                found = True
+                yield os.path.join(path, name)
+    if not found:
+        raise InputError(f"{folder} holds no .yaml, .yml or .json file")
+
+
+def _tell(text: str, report_file: str | None) -> None:
+    """Puts a failure where a person will see it."""
+    sys.stderr.write(text)
+    if report_file:
+        try:
+            with open(report_file, "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            sys.stderr.write(f"secretweave: the report {report_file} cannot be written: {error.strerror}\n")

@@ -114,8 +114,10 @@ class Tree(NamedTuple):
 class _Builder:
     """Takes one document's events off a parser and keeps what is live."""
 
-    def __init__(self, parser: Any, keep: Callable[[str], bool] | None, depth: int, nodes: int) -> None:
-        self.next = parser.get_event
+    def __init__(
+        self, get_event: Callable[[], Any], keep: Callable[[str], bool] | None, depth: int, nodes: int
+    ) -> None:
+        self.next = get_event
         self.keep = keep
         self.depth = depth
         self.left = nodes
@@ -141,7 +143,7 @@ class _Builder:
             if kind is scalar_event:
                 mark = event.start_mark
                 end = event.end_mark.index
-                node = Scalar(event.value, event.style or "", event.tag, mark.index, end, mark.line)
+                node = Scalar(event.value, event.style or "", event.tag and str(event.tag), mark.index, end, mark.line)
                 if node.tag == BINARY_TAG:
                     node.value = _binary(node)
                 if keep and keep(node.value):
@@ -276,22 +278,56 @@ def twice(key: str, line: int) -> InputError:
     )
 
 
+UNREAD_FLOW = frozenset(
+    {
+        "found unexpected ':'",
+        "did not find expected ',' or '}'",
+        "did not find expected ',' or ']'",
+        "did not find expected node content",
+    }
+)
+"""What libyaml 0.1.7, which ruamel.yaml.clib bundles, says of `[http://x]` and its like: `:` and `?` in flow style.
+
+Kubernetes reads them. Such a document is parsed again by ruamel.yaml's own parser, a fiftieth as fast.
+"""
+UNLIKE_BREAKS = re.compile("[\x85\u2028\u2029]")
+"""Line breaks for libyaml and for Go, not for ruamel.yaml's own parser."""
+
+
 def _documents(text: str, keep: Callable[[str], bool] | None, depth: int, nodes: int) -> list[Node]:
-    roots = []
     try:
-        parser = CParser(text)
-        while True:
-            event = parser.get_event()
-            if isinstance(event, events.DocumentStartEvent):
-                roots.append(_Builder(parser, keep, depth, nodes).build())
-            elif event is None or isinstance(event, events.StreamEndEvent):
-                return roots
+        return _built(CParser(text).get_event, keep, depth, nodes)
     except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark is not None else 0
-        raise InputError(f"not YAML: {error.problem or error.context}", where=Where(line=line)) from None
+        if error.problem in UNREAD_FLOW and not UNLIKE_BREAKS.search(text):
+            try:
+                return _documents_slowly(text, keep, depth, nodes)
+            except YAMLError:
+                pass
+        raise _not_yaml(error) from None
     except YAMLError as error:
         reason = getattr(error, "reason", None) or "a character that YAML does not allow"
         raise InputError(f"not YAML: {reason}") from None
+
+
+def _documents_slowly(text: str, keep: Callable[[str], bool] | None, depth: int, nodes: int) -> list[Node]:
+    from ruamel.yaml import YAML
+
+    return _built(iter(YAML(typ="safe", pure=True).parse(text)).__next__, keep, depth, nodes)
+
+
+def _built(get_event: Callable[[], Any], keep: Callable[[str], bool] | None, depth: int, nodes: int) -> list[Node]:
+    roots = []
+    while True:
+        event = get_event()
+        if isinstance(event, events.DocumentStartEvent):
+            roots.append(_Builder(get_event, keep, depth, nodes).build())
+        elif event is None or isinstance(event, events.StreamEndEvent):
+            return roots
+
+
+def _not_yaml(error: Any) -> InputError:
+    line = error.problem_mark.line + 1 if error.problem_mark is not None else 0
+    return InputError(f"not YAML: {error.problem or error.context}", where=Where(line=line))
 
 
 def parse(data: bytes, keep: Callable[[str], bool] | None, *, depth: int = MAX_DEPTH, nodes: int = MAX_NODES) -> Tree:

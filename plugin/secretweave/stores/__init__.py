@@ -1,9 +1,9 @@
 """Finds the store modules by name without importing them, and opens a store."""
 
-import os
 from importlib import import_module
 from typing import Any
 
+from secretweave import modules
 from secretweave.model import StoreConfig
 from secretweave.stores.base import Context, Store
 
@@ -12,9 +12,7 @@ NOT_STORES = frozenset({"base"})
 
 def types() -> tuple[str, ...]:
     """The store types there are: the provider keys that a SecretStore may have."""
-    # Not pkgutil.iter_modules: it imports `inspect`, a twentieth of the start-up budget.
-    names = (name.removesuffix(".py") for name in os.listdir(__path__[0]) if name.endswith(".py"))
-    return tuple(sorted(name for name in names if name not in NOT_STORES and not name.startswith("_")))
+    return modules.names(__path__[0], but=NOT_STORES)
 
 
 def settings_class(kind: str) -> Any:

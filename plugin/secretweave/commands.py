@@ -1,0 +1,82 @@
+"""click's commands, made from the table in `options`; loaded for help, errors of use, and all but a plain render."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from secretweave import __version__, cli, options
+from secretweave.options import Option, Request
+
+CHOICES = {"format": ("table", "json")}
+
+
+class _Command(click.Group):
+    """A group whose default command is `render`: a post-renderer is started without arguments."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            args = ["render", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in {"--help", "-h", "--version"}:
+            args = ["render", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=_Command,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Without a command: render, stdin to stdout. Every option has an environment name, SECRETWEAVE_<NAME>.",
+)
+@click.version_option(__version__, prog_name="secretweave", message="%(prog)s %(version)s")
+def command() -> None:
+    """Replaces secret references in rendered Kubernetes manifests with Secrets from your stores."""
+
+
+def _add(name: str, work: "cli.Work", table: Sequence[Option], text: str) -> None:
+    def invoke(files: tuple[str, ...], **given: Any) -> None:
+        request = options.from_environment(table, os.environ)
+        request |= {field: value for field, value in given.items() if value}
+        sys.exit(cli.run(Request(files=files, **request), work))
+
+    parameters: list[click.Parameter] = [click.Argument(["files"], nargs=-1, metavar="[FILE]...")]
+    for option in table:
+        environ = f"  [env: {', '.join(option.environ)}]"
+        parameters.append(
+            click.Option(
+                [f"--{option.name}"],
+                is_flag=option.flag,
+                help=option.help + environ,
+                metavar=option.metavar or None,
+                type=click.Choice(CHOICES[option.field]) if option.field in CHOICES else None,
+            )
+        )
+    command.add_command(click.Command(name, callback=invoke, params=parameters, help=text))
+
+
+_add(
+    "render",
+    cli.render,
+    options.RENDER,
+    "Write the manifests with every reference woven; nothing at all if one cannot be. "
+    "FILE may be a folder (its .yaml, .yml and .json files) or `-` for stdin.",
+)
+_add("check", cli.check, options.COMMON, "Judge references, policy and configuration; contact no store.")
+_add("plan", cli.plan, options.PLAN, "List what would be read and where it would go; contact no store.")
+
+
+@command.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell; put it where that shell looks, or `source` it."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(command, {}, "secretweave", "_SECRETWEAVE_COMPLETE").source())

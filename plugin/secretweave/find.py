@@ -1,0 +1,66 @@
+"""Step two: every reference of the stream, where it stands, and what will change there. No value is known yet."""
+
+from collections.abc import Iterable
+
+from secretweave import policy, references
+from secretweave.config import Config
+from secretweave.errors import Faults, InputError, SecretweaveError, Where
+from secretweave.manifests import Document
+from secretweave.objects import Object, walk
+from secretweave.page import TEXT_TAGS, Findings, Made, Options, Page
+from secretweave.places import elsewhere, env, mapping, secret
+from secretweave.yamltree import Mapping, Scalar, parse
+
+
+def scan(documents: Iterable[Document], config: Config, options: Options) -> Findings:
+    """Reads every document that may matter. Faults are gathered, not raised."""
+    found = Findings()
+    for document in documents:
+        try:
+            _scan(document, config, options, found)
+        except SecretweaveError as fault:
+            line = document.line + fault.where.line if fault.where.line else document.line + 1
+            for each in fault.faults if isinstance(fault, Faults) else [fault]:
+                found.faults.append(each.at(Where(document.source, document.index, line, field=fault.where.field)))
+    mapping.finish(found)
+    return found
+
+
+def _scan(document: Document, config: Config, options: Options, found: Findings) -> None:
+    limits = config.settings.limits
+    whole = policy.needs_whole(document.data) or (options.mask and b"ecret" in document.data)
+    keep = None if whole else references.may_hold
+    tree = parse(document.data, keep, depth=limits.depth, nodes=limits.nodes)
+    if tree.root is None:
+        return
+    page = Page(document, tree, config, options, found)
+    if not isinstance(tree.root, Mapping):
+        if tree.root.live or whole:
+            raise InputError(
+                "a document that is no Kubernetes object", where=Where(line=tree.root.line + 1), fix="remove it"
+            )
+        return
+    for obj in walk(tree.root, options.namespace):
+        _object(obj, page)
+
+
+def _object(obj: Object, page: Page) -> None:
+    found = page.found
+    where = page.where(obj, obj.node.line, "")
+    for name in ("apiVersion", "kind"):
+        node = obj.node.get(name)
+        if node is not None and (not isinstance(node, Scalar) or node.tag not in TEXT_TAGS):
+            page.fault(InputError("not a plain string", fix="write it as one"), page.where(obj, node.line, name))
+    found.objects.append((obj, where))
+    resource = policy.resource(obj, where)
+    if resource is not None:
+        found.resources.append(resource)
+    if obj.kind == "SecretMapping" and obj.group == "humanitec.io":
+        mapping.find(obj, page)
+        return
+    handled: set[str] = set()
+    if obj.kind == "Secret" and obj.api_version == "v1":
+        found.claim(obj.name, obj.namespace, Made(where, "stream"))
+        handled |= secret.find(obj, page)
+    handled |= env.find(obj, page)
+    elsewhere.find(obj, page, handled)

@@ -1,0 +1,107 @@
+"""The Kubernetes objects of a document: its root, or the items of a list, whatever its kind and however nested."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from secretweave.yamltree import Mapping, Node, Scalar, Sequence
+
+
+class Item(NamedTuple):
+    """Where an object stands in a `v1` List, so that another can be put before it."""
+
+    index: int
+    sequence: Sequence
+
+
+class Object(NamedTuple):
+    """One object, and how a person finds it."""
+
+    node: Mapping
+    api_version: str
+    kind: str
+    namespace: str | None
+    """The effective one: as written, else the run's; None: unknown."""
+    name: str
+    path: str
+    """The key path from the document's root, such as `items[2].`; empty for the root itself."""
+    item: Item | None
+    """None: the document's root, or in a list that takes no other kind."""
+    items: frozenset[int]
+    """The indices of `items` that are objects of their own."""
+
+    @property
+    def group(self) -> str:
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def metadata(self) -> Mapping | None:
+        node = self.node.get("metadata")
+        return node if isinstance(node, Mapping) else None
+
+    @property
+    def title(self) -> str:
+        """`Kind namespace/name`, for people."""
+        place = f"{self.namespace}/{self.name}" if self.namespace and self.name else self.name
+        return f"{self.kind or 'object'} {place}".rstrip()
+
+    def written(self, section: str) -> tuple[tuple[str, str], ...]:
+        """The scalars under `metadata.<section>` (labels, annotations), in order."""
+        node = self.metadata.get(section) if self.metadata else None
+        if not isinstance(node, Mapping):
+            return ()
+        return tuple((key.value, value.value) for key, value in node.pairs if isinstance(value, Scalar))
+
+
+def walk(root: Node, namespace: str | None) -> Iterator[Object]:
+    """Every object of the document, a list before its items. *namespace* is for those that name none."""
+    if isinstance(root, Mapping):
+        yield from _walk(root, root.text("apiVersion"), root.text("kind"), namespace, "", None)
+
+
+def _walk(
+    node: Mapping, api_version: str, kind: str, namespace: str | None, path: str, item: Item | None
+) -> Iterator[Object]:
+    metadata = node.get("metadata")
+    here = metadata if isinstance(metadata, Mapping) else Mapping(False, None, 0, 0)
+    name = here.text("name") or here.text("generateName").rstrip("-")
+    items = node.get("items")
+    told = kind.removesuffix("List") if kind.endswith("List") and kind != "List" else ""
+    members = [
+        (index, member)
+        for index, member in enumerate(items.items if isinstance(items, Sequence) else ())
+        if isinstance(member, Mapping) and (told or member.text("kind"))
+    ]
+    yield Object(
+        node,
+        api_version,
+        kind,
+        here.text("namespace") or namespace,
+        name,
+        path,
+        item,
+        frozenset(index for index, _ in members),
+    )
+    assert not members or isinstance(items, Sequence)
+    for index, member in members:
+        takes_any = kind in {"List", ""} and isinstance(items, Sequence)
+        yield from _walk(
+            member,
+            member.text("apiVersion") or api_version,
+            member.text("kind") or told,
+            namespace,
+            f"{path}items[{index}].",
+            Item(index, items) if takes_any and isinstance(items, Sequence) else None,
+        )
+
+
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_$-][A-Za-z0-9_$/-]*")
+
+
+def step(path: str, key: str | int) -> str:
+    """*path* one level deeper: `data` + `config.ini` -> `data["config.ini"]`, `env` + 2 -> `env[2]`."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    if not _PLAIN_KEY.fullmatch(key):
+        return f'{path}["{key}"]'
+    return f"{path}.{key}" if path else key

@@ -1,0 +1,14 @@
+"""Every value masked, no store contacted: for diffs, dry runs and CI logs."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from secretweave.config import Config
+from secretweave.model import SecretValue, Use
+from secretweave.render import Values
+
+MASKED = True
+
+
+def values(uses: Iterable[Use], _config: Config, _environ: Mapping[str, str], _warn: Callable[[str], None]) -> Values:
+    """A mask for each value that names its reference, so that a diff shows which one changed."""
+    return {(use.address, use.reference.key): SecretValue(f"***{use.reference}***".encode()) for use in uses}

@@ -1,0 +1,191 @@
+"""What the scan gathers, and one document under scan: the way from a node to a place, a use, an edit."""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from secretweave import policy, references
+from secretweave.config import Config
+from secretweave.edits import Edit, Entry, NestedText, NewSecret, Piece, Token
+from secretweave.errors import BadReference, Faults, InputError, SecretweaveError, Where
+from secretweave.manifests import Document
+from secretweave.model import Address, Reference, Use
+from secretweave.objects import Object
+from secretweave.yamltree import Scalar, Tree
+
+Sink = Literal["secret", "env", "mapping", "elsewhere"]
+TEXT_TAGS = frozenset({None, "!", "tag:yaml.org,2002:str"})
+
+
+class Options(NamedTuple):
+    """What a run is told besides its configuration."""
+
+    namespace: str | None = None
+    """Of objects that name none."""
+    mask: bool = False
+    """Literal values of Secrets are edited too: they become masks."""
+
+
+class Made(NamedTuple):
+    """A Secret that the stream holds or will hold: for each name, one."""
+
+    where: Where
+    by: str
+    """`stream`, `mapping` or `workload`."""
+
+
+class Merged:
+    """The one Secret that the SecretMappings of one target become; it stands where the first of them stood."""
+
+    def __init__(self, secret: NewSecret, hooks: dict[str, str], where: Where) -> None:
+        self.secret = secret
+        self.hooks = hooks
+        """The labels and hook annotations of the first: all must agree on them."""
+        self.where = where
+        self.entries: dict[str, Entry] = {}
+
+
+class Findings:
+    """What the scan has gathered; filled document by document, then only read."""
+
+    def __init__(self) -> None:
+        self.uses: list[Use] = []
+        self.edits: list[Edit] = []
+        self.objects: list[tuple[Object, Where]] = []
+        self.resources: list[policy.Resource] = []
+        self.mappings: dict[tuple[str | None, str], Merged] = {}
+        self.secrets: dict[tuple[str | None, str], Made] = {}
+        self.faults: list[SecretweaveError] = []
+        self.warnings: list[tuple[Where, str]] = []
+
+    def claim(self, name: str, namespace: str | None, made: Made) -> None:
+        """Notes a Secret of the stream; a fault is kept where another has its name."""
+        other = self.secrets.setdefault((namespace, name), made)
+        if other is not made and not made.by == other.by == "stream":
+            self.faults.append(
+                InputError(
+                    f"two Secrets named {name} in one namespace",
+                    where=made.where,
+                    why=f"the other one: {other.where}",
+                    fix="rename one of them",
+                )
+            )
+
+
+class Page:
+    """One document under scan: its tree, and the way from a node to a place, a use, an edit."""
+
+    def __init__(self, document: Document, tree: Tree, config: Config, options: Options, found: Findings) -> None:
+        self.document = document
+        self.tree = tree
+        self.config = config
+        self.options = options
+        self.found = found
+        self.visits = config.settings.limits.nodes
+        self._edited: dict[tuple[int, int], Edit] = {}
+
+    @property
+    def newline(self) -> str:
+        return "\r\n" if "\r\n" in self.tree.text else "\n"
+
+    def offset(self, index: int) -> int:
+        """The absolute byte offset of a code point index of this document."""
+        return self.document.start + self.tree.offset(index)
+
+    def where(self, obj: Object | None, line: int, field: str) -> Where:
+        title, path = (obj.title, obj.path) if obj else ("", "")
+        return Where(self.document.source, self.document.index, self.document.line + line + 1, title, path + field)
+
+    def fault(self, fault: SecretweaveError, where: Where) -> None:
+        """Keeps a fault, or each of several, told where it stands."""
+        for each in fault.faults if isinstance(fault, Faults) else [fault]:
+            self.found.faults.append(each.at(where))
+
+    def use(self, reference: Reference, obj: Object, where: Where, sink: Sink) -> Use | None:
+        """A value needed at *where*; None, and a fault kept, where no store answers to the name."""
+        try:
+            store = self.config.store(reference.store, obj.namespace)
+        except SecretweaveError as unknown:
+            self.fault(unknown, where)
+            return None
+        if reference.cast and sink != "elsewhere":
+            self.fault(
+                BadReference(
+                    f"?as={reference.cast} where only text can stand",
+                    why="the values of a Secret and of an environment variable are text",
+                    fix=f"take ?as={reference.cast} away",
+                ),
+                where,
+            )
+            return None
+        address = Address(store.id, reference.ref, reference.version)
+        field = where.field.removeprefix(obj.path)
+        found = Use(reference, store, address, where, obj.api_version, obj.kind, obj.namespace, obj.name, field, sink)
+        self.found.uses.append(found)
+        return found
+
+    def pieces(
+        self, parts: Iterable[references.Piece], obj: Object, where: Where, sink: Sink
+    ) -> tuple[Piece, ...] | None:
+        """The pieces with each reference bound to its store; None, and faults kept, where one cannot be."""
+        bound: list[Piece] = []
+        whole = True
+        for part in parts:
+            if isinstance(part, str):
+                bound.append(part)
+            elif isinstance(part, references.Nested):
+                inner = self.pieces(part.pieces, obj, where, sink)
+                whole = whole and inner is not None
+                bound.append(NestedText(inner or ()))
+            else:
+                use = self.use(part, obj, where, sink)
+                whole = whole and use is not None
+                if use is not None:
+                    bound.append(use)
+        return tuple(bound) if whole else None
+
+    def read(self, node: Scalar, where: Where) -> tuple[references.Piece, ...] | None:
+        """The pieces of a scalar's text; None: no reference in it, or one with a fault, which is kept."""
+        if node.tag not in TEXT_TAGS and references.may_hold(node.value):
+            self.fault(
+                BadReference(
+                    "a reference under a YAML tag",
+                    why="the tag says that the scalar is no plain text",
+                    fix="write the reference without the tag",
+                ),
+                where,
+            )
+            return None
+        try:
+            return references.unwrap(node.value)
+        except SecretweaveError as bad:
+            self.fault(bad, where)
+            return None
+
+    def token(self, node: Scalar, pieces: tuple[Piece, ...], where: Where) -> Token:
+        """The edit that replaces a scalar by its woven text."""
+        source = self.tree.text[node.start : node.end]
+        return Token(self.offset(node.start), self.offset(node.end), source, node.style, pieces, where)
+
+    def edit(self, edit: Edit, where: Where) -> None:
+        """Keeps an edit. One place reached twice through an alias is edited once, if both ways agree."""
+        span = edit.start, edit.end
+        if span[0] == span[1] or span not in self._edited:
+            self._edited[span] = edit
+            self.found.edits.append(edit)
+        elif _intent(self._edited[span]) != _intent(edit):
+            self.fault(
+                BadReference(
+                    "a reference behind a YAML alias that is used in two different ways",
+                    why="the anchor's one text cannot become two",
+                    fix="write the reference out in both places",
+                ),
+                where,
+            )
+
+
+def _intent(edit: Edit) -> object:
+    return edit._replace(where=Where(), pieces=tuple(map(_plain, edit.pieces))) if isinstance(edit, Token) else edit
+
+
+def _plain(piece: Piece) -> object:
+    return piece.address if isinstance(piece, Use) else piece

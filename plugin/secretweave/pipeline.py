@@ -1,0 +1,87 @@
+"""The program on one screen: read -> find -> check -> resolve -> render -> write.
+
+Nothing reaches stdout before every step is done: a fault anywhere leaves it empty.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import BinaryIO, NamedTuple
+
+from secretweave import manifests, outputs, policy, references
+from secretweave.config import Config
+from secretweave.errors import Faults, InputError, SecretweaveError
+from secretweave.find import Findings, scan
+from secretweave.manifests import Interest
+from secretweave.page import Options
+from secretweave.render import render
+from secretweave.spool import Spool
+
+Sources = Iterable[tuple[str, BinaryIO]]
+"""(name, stream) of each input, in order."""
+
+
+class Run(NamedTuple):
+    """Who asks, for what; the rest is configuration."""
+
+    output: str = "secret"
+    namespace: str | None = None
+    """Of objects that name none."""
+    identity: str | None = None
+    """As the host vouches for it; policy rules are bound to it."""
+    allow_empty: bool = False
+
+
+def weave(
+    sources: Sources, out: BinaryIO, config: Config, run: Run, environ: Mapping[str, str], warn: Callable[[str], None]
+) -> Findings:
+    """Reads manifests, writes them woven. Raises SecretweaveError or Faults before the first byte is written."""
+    output = outputs.find(run.output)
+    with _spool(config) as spool:
+        found = _find(sources, spool, config, run, warn, mask=output.MASKED)
+        values = output.values(found.uses, config, environ, warn)
+        changes = render(found.edits, values, masked=output.MASKED)
+        position = 0
+        for change in changes:
+            out.writelines(spool.chunks(position, change.start))
+            out.write(change.data)
+            position = change.end
+        out.writelines(spool.chunks(position, spool.size))
+        out.flush()
+    return found
+
+
+def check(sources: Sources, config: Config, run: Run, warn: Callable[[str], None]) -> Findings:
+    """Everything that can be judged without a store. Raises SecretweaveError or Faults."""
+    with _spool(config) as spool:
+        return _find(sources, spool, config, run, warn, mask=False)
+
+
+def _spool(config: Config) -> Spool:
+    limits = config.settings.limits
+    return Spool(memory=limits.spool_memory, folder=limits.spool_folder)
+
+
+def _find(
+    sources: Sources, spool: Spool, config: Config, run: Run, warn: Callable[[str], None], *, mask: bool
+) -> Findings:
+    faults: list[SecretweaveError] = []
+    rules = config.settings.policy
+    interest = Interest(
+        (*references.markers(), *policy.MARKERS), lambda api_version, kind: policy.concerns(api_version, kind, rules)
+    )
+    reader = manifests.Reader(sources, spool, interest, config.settings.limits.document_bytes, faults)
+    found = scan(reader, config, Options(run.namespace, mask))
+    if not (reader.saw_content or run.allow_empty or config.settings.allow_empty_input):
+        faults.append(
+            InputError(
+                "the input holds no manifest",
+                why="the program before it failed or rendered nothing; a host that prunes would delete everything",
+                fix="pass --allow-empty, or set allowEmptyInput in the configuration, if nothing is what you mean",
+            )
+        )
+    faults += found.faults
+    faults += policy.check(found, rules, run.identity, warn)
+    if faults:
+        raise Faults(sorted(faults, key=lambda fault: (fault.where.source, fault.where.line)))
+    for where, text in found.warnings:
+        warn(f"{where}: {text}")
+    return found

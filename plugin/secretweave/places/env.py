@@ -1,0 +1,150 @@
+"""A container's `env`: the value moves into a generated Secret, and the item refers to that by `secretKeyRef`.
+
+The kubelet expands `$(NAME)` in `value` only. So a text that also holds `$(NAME)` stays, and only its secret pieces
+move, each into an item of its own directly before, which the text names by `$(SECRETWEAVE_n)`.
+https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
+"""
+
+from secretweave import kubelet, references
+from secretweave.edits import Piece, Swap
+from secretweave.errors import BadReference, SecretweaveError, Where
+from secretweave.generated import WorkloadSecret
+from secretweave.model import Reference, Use
+from secretweave.objects import Object, step
+from secretweave.page import Page
+from secretweave.references import reference_object
+from secretweave.scalars import quote, respell
+from secretweave.spans import before_item, pair
+from secretweave.workloads import Container, containers
+from secretweave.yamltree import Mapping, Scalar, Sequence
+
+
+def find(obj: Object, page: Page) -> set[str]:
+    handled: set[str] = set()
+    secret = WorkloadSecret(obj, page)
+    for container in containers(obj, page.config.settings.pod_templates):
+        env = container.node.get("env")
+        if not isinstance(env, Sequence):
+            continue
+        for index, item in enumerate(env.items):
+            if isinstance(item, Mapping) and item.live:
+                path = step(step(container.path, "env"), index)
+                handled |= _Item(obj, page, secret, container, item).weave(path)
+    secret.plan()
+    return handled
+
+
+class _Item:
+    """One item of an `env` list."""
+
+    def __init__(self, obj: Object, page: Page, secret: WorkloadSecret, container: Container, item: Mapping) -> None:
+        self.obj = obj
+        self.page = page
+        self.secret = secret
+        self.container = container
+        self.item = item
+        self.name = item.text("name")
+
+    def weave(self, path: str) -> set[str]:
+        """Plans the item's edits; returns the key paths that are dealt with."""
+        handled = set()
+        for key, node in self.item.pairs:
+            field = step(path, key.value)
+            where = self.page.where(self.obj, node.line, field)
+            if key.value == "value" and isinstance(node, Scalar) and node.live:
+                handled.add(field)
+                self._value(key, node, where)
+            elif key.value == "valueFrom" and isinstance(node, Mapping):
+                store_ref = node.get("secretStoreRef")
+                if store_ref is not None:
+                    handled.add(field)
+                    self._store_ref(key, node, store_ref, where)
+        return handled
+
+    def _value(self, key: Scalar, node: Scalar, where: Where) -> None:
+        parts = self.page.read(node, where)
+        if parts is None:
+            return
+        if any(isinstance(part, references.Nested) for part in parts):
+            self.page.fault(
+                BadReference(
+                    "a reference in base64 in a container's env",
+                    fix="write the reference in plain sight, with ?encode=base64 where the program wants base64",
+                ),
+                where,
+            )
+            return
+        pieces = self.page.pieces(parts, self.obj, where, "env")
+        if pieces is None:
+            return
+        if not any(isinstance(piece, Use) for piece in pieces):
+            self.page.edit(self.page.token(node, pieces, where), where)
+        elif kubelet.mentions(tuple(part for part in parts if isinstance(part, str | Reference))):
+            self._hoist(key, node, pieces, where)
+        else:
+            moved = tuple(kubelet.unescape(piece) if isinstance(piece, str) else piece for piece in pieces)
+            self._move(key, node, moved, where)
+
+    def _store_ref(self, key: Scalar, value_from: Mapping, node: object, where: Where) -> None:
+        try:
+            read = reference_object.read(node) if isinstance(node, Mapping) else None
+        except SecretweaveError as bad:
+            self.page.fault(bad, where)
+            return
+        if not isinstance(read, Reference):
+            self.page.fault(BadReference("a secretStoreRef without store and ref", fix="give it both"), where)
+            return
+        pieces = self.page.pieces((read,), self.obj, where, "env")
+        if pieces is not None:
+            self._move(key, value_from, pieces, where)
+
+    def _move(self, key: Scalar, node: Scalar | Mapping, pieces: tuple[Piece, ...], where: Where) -> None:
+        """The whole value goes into the Secret."""
+        try:
+            start, end, line_break = pair(self.page.tree.text, key, node)
+        except SecretweaveError as bad:
+            self.page.fault(bad, where)
+            return
+        only = pieces[0] if len(pieces) == 1 else None
+        optional = isinstance(only, Use) and only.reference.optional and only.reference.default is None
+        data_key = self.secret.key(self.container.name, self.name, id(node), pieces, where)
+        selector = self._selector(data_key, optional=optional, flow=self.item.flow)
+        text = f'"valueFrom": {selector}' if self.item.flow else f"valueFrom: {selector}"
+        self.page.edit(Swap(self.page.offset(start), self.page.offset(end), text + line_break), where)
+
+    def _hoist(self, key: Scalar, node: Scalar, pieces: tuple[Piece, ...], where: Where) -> None:
+        """Each secret piece becomes an item of its own before this one; the text stays and names them."""
+        text = self.page.tree.text
+        try:
+            pair(text, key, node)
+            place, before, after = before_item(text, self.item)
+        except SecretweaveError as bad:
+            self.page.fault(bad, where)
+            return
+        flow = after == ", "
+        items, kept = [], []
+        for piece in pieces:
+            if isinstance(piece, str):
+                kept.append(piece)
+                continue
+            variable = self.secret.variable(text)
+            data_key = self.secret.key(self.container.name, variable, (id(node), len(kept)), (piece,), where)
+            selector = self._selector(data_key, optional=False, flow=flow)
+            pairs = (
+                f'"name": "{variable}", "valueFrom": {selector}' if flow else f"name: {variable}, valueFrom: {selector}"
+            )
+            items.append(f"{before}{{{pairs}}}{after}")
+            kept.append(f"$({variable})")
+        at = self.page.offset(place)
+        self.page.edit(Swap(at, at, "".join(items).replace("\n", self.page.newline)), where)
+        source = text[node.start : node.end]
+        woven = respell(source, node.style, "".join(kept), newline=self.page.newline)
+        self.page.edit(Swap(self.page.offset(node.start), self.page.offset(node.end), woven), where)
+
+    def _selector(self, data_key: str, *, optional: bool, flow: bool) -> str:
+        names = (
+            ('"secretKeyRef"', '"name"', '"key"', '"optional"') if flow else ("secretKeyRef", "name", "key", "optional")
+        )
+        selector, name, key, may_miss = names
+        rest = f", {may_miss}: true" if optional else ""
+        return f"{{{selector}: {{{name}: {quote(self.secret.name)}, {key}: {quote(data_key)}{rest}}}}}"
