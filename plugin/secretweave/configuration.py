@@ -22,7 +22,9 @@ class PodTemplate(NamedTuple):
     """A pod template in a kind that is not Kubernetes' own."""
 
     api_version: str
+    """Such as `argoproj.io/v1alpha1`."""
     kind: str
+    """Such as `Rollout`."""
     path: str = "spec.template"
     """The key path from the object to the mapping that holds `metadata` and `spec` of the pod."""
 
@@ -54,6 +56,7 @@ class Settings(NamedTuple):
     """A SecretStore there serves every namespace."""
     references: References = References()
     pod_templates: tuple[PodTemplate, ...] = ()
+    """Kinds with a pod template, beside Kubernetes' own."""
     allow_empty_input: bool = False
     """Is an input without any document a success?"""
     policy: Policy = Policy()

@@ -49,39 +49,40 @@ class Place(NamedTuple):
 
 
 class Form(NamedTuple):
-    """Text with a form of its own: how an error describes it, and its reader."""
+    """Text with a form of its own."""
 
     expected: str
-    read: Callable[[str, str], Any]
-    """(text, folder of the configuration file) -> the value; None: not of this form."""
+    """How an error describes it."""
+    pattern: str
+    """What the whole text must match; in the common part of Python's and JavaScript's syntax, for the JSON Schema."""
+    read: Callable[[re.Match[str], str], Any]
+    """(match, folder of the configuration file) -> the value"""
 
 
-def _size(text: str, _folder: str) -> int | None:
-    match = re.fullmatch(r"([0-9]{1,15})(?:([KMG])i)?B?", text)
-    return int(match[1]) << {None: 0, "K": 10, "M": 20, "G": 30}[match[2]] if match else None
+def _size(match: re.Match[str], _folder: str) -> int:
+    return int(match[1]) << {None: 0, "K": 10, "M": 20, "G": 30}[match[2]]
 
 
-def _seconds(text: str, _folder: str) -> float | None:
-    match = re.fullmatch(r"(?=[0-9])(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?(?:([0-9]+)ms)?", text)
-    if not match:
-        return None
+def _seconds(match: re.Match[str], _folder: str) -> float:
     hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
-def _count(text: str, _folder: str) -> int | None:
-    return int(text) if re.fullmatch(r"[1-9][0-9]{0,14}", text) else None
+def _count(match: re.Match[str], _folder: str) -> int:
+    return int(match[0])
 
 
-def _path(text: str, folder: str) -> str | None:
-    return os.path.join(folder, text) if text and "\0" not in text else None
+def _path(match: re.Match[str], folder: str) -> str:
+    return os.path.join(folder, match[0])
 
 
-Size = Annotated[int, Form("a size such as `4MiB`", _size)]
+_DURATION = r"(?=[0-9])(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?(?:([0-9]+)ms)?"
+
+Size = Annotated[int, Form("a size such as `4MiB`", r"([0-9]{1,15})(?:([KMG])i)?B?", _size)]
 """In bytes."""
-Seconds = Annotated[float, Form("a duration such as `50s` or `1m30s`", _seconds)]
-Count = Annotated[int, Form("a whole number from 1", _count)]
-FilePath = Annotated[str, Form("the path of a file", _path)]
+Seconds = Annotated[float, Form("a duration such as `50s` or `1m30s`", _DURATION, _seconds)]
+Count = Annotated[int, Form("a whole number from 1", r"[1-9][0-9]{0,14}", _count)]
+FilePath = Annotated[str, Form("the path of a file", r"[^\x00]+", _path)]
 """A relative one is relative to the folder of the configuration file that names it."""
 
 
@@ -184,8 +185,8 @@ def _scalar(node: Node, kind: Any, origin: Any, arguments: tuple[Any, ...], plac
     if origin is Annotated:
         form: Form = arguments[1]
         folder = os.path.dirname(os.path.abspath(place.source))
-        found = form.read(node.value, folder) if isinstance(node, Scalar) else None
-        return form.expected, BAD if found is None else found
+        match = re.fullmatch(form.pattern, node.value) if isinstance(node, Scalar) else None
+        return form.expected, form.read(match, folder) if match else BAD
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments)), value if value in arguments else BAD
     if kind is float:

@@ -42,9 +42,9 @@ class Settings(NamedTuple):
     path: FilePath
     """The file; a relative path is relative to the folder of the configuration file."""
     format: Literal["yaml", "json"] | None = None
-    """None: json for a path that ends in `.json`, else yaml."""
+    """By default json for a path that ends in `.json`, else yaml."""
     size_limit: Size = 16 << 20
-    """A larger file is refused; bytes."""
+    """A larger file is refused."""
 
 
 def connect(settings: Settings, context: Context) -> Store:
