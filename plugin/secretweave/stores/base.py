@@ -20,7 +20,7 @@ class Store(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many fetches at a time serve it best; 1 for one that answers from memory."""
+        """How many fetches at a time serve it best: 1 for one that answers from memory, 16 for most others."""
 
     def fetch(self, ref: str, version: str | None) -> Record:
         """The record at *ref*, in *version* or the latest.
