@@ -30,13 +30,13 @@ class Rule(NamedTuple):
 
 
 OURS = (
-    Rule("errors", "", "everything stands on it"),
+    Rule("errors modules", "", "everything stands on it"),
     Rule("model", "errors", "records hold no behaviour of a step"),
     Rule("yamltree", "errors", "one library behind one face"),
     Rule("settings", "errors yamltree", "reads any settings, knows none"),
-    Rule(f"references* {TEXT}", f"errors model yamltree references* {TEXT}", "a grammar knows text, not the run"),
+    Rule(f"references* {TEXT}", f"errors model modules yamltree references* {TEXT}", "a grammar knows text, not the run"),
     Rule("policy*", "errors model yamltree objects settings references* policy*", "a rule judges what it is handed"),
-    Rule("stores stores/*", "errors model settings yamltree select stores stores/base", "a store knows no manifests"),
+    Rule("stores stores/*", "errors model modules settings yamltree select stores stores/base", "a store knows no manifests"),
     Rule("stores/base", "errors model", "the face of every store"),
     Rule("config* lookup", "errors model settings yamltree policy/settings lookup config* stores", "read first"),
     Rule("manifests spool", "errors model manifests spool", "bytes in, bytes kept"),
@@ -44,7 +44,7 @@ OURS = (
          "what changes is decided before any value is known, so no place reads a store or the configuration"),
     Rule("select", "errors model yamltree", "which part of a record, not where it came from"),
     Rule("resolve", "errors model select stores stores/base", "fetches addresses, whoever asked"),
-    Rule("outputs*", "errors model config render resolve outputs", "no output knows another"),
+    Rule("outputs*", "errors model modules config render resolve outputs", "no output knows another"),
     Rule("hosts*", "errors hosts*", "a host's habits, not the job"),
     Rule("options", "errors", "loaded before anything is decided"),
     Rule("pipeline", "any", "the program on one screen"),
