@@ -6,6 +6,7 @@ A module is called by its path in the package: `stores/file`, and `stores` for t
 import ast
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,7 +83,13 @@ class Import(NamedTuple):
     lazily: bool
 
 
-def imports(module: str) -> Iterator[Import]:
+@cache
+def parsed(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text())
+
+
+@cache
+def imports(module: str) -> tuple[Import, ...]:
     """What *module* imports; a member is told as `package.member`, since it may be a module."""
 
     def walk(node: ast.AST, *, lazily: bool) -> Iterator[Import]:
@@ -96,7 +103,7 @@ def imports(module: str) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             yield from walk(child, lazily=lazily or isinstance(node, ast.FunctionDef | ast.Lambda))
 
-    yield from walk(ast.parse(FILES[module].read_text()), lazily=False)
+    return tuple(walk(parsed(module), lazily=False))
 
 
 def ours(name: str) -> str | None:
@@ -154,7 +161,7 @@ def test_pure_modules_touch_nothing_outside(module: str):
 
 
 def calls(module: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(FILES[module].read_text())):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func).rpartition(".")[2]
 
