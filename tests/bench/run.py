@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.bench.streams import STREAMS, SYNTAX, Stream, write
+from tests.hosts.build import path_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SCRIPT = str(Path(sys.executable).parent / "secretweave")
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secretweave" / "hosts"
-PEERS = Path(os.environ.get("SECRETWEAVE_HOSTS_CACHE") or CACHE) / "bin"
+PEERS = ("argocd-vault-plugin", "vals")
 COMMANDS = {
     "cat": ["cat"],
     "python -c pass": [sys.executable, "-c", "pass"],
     "secretweave": [SCRIPT],
     "python -m secretweave": [sys.executable, "-m", "secretweave"],
     "python -I -m secretweave": [sys.executable, "-I", "-m", "secretweave"],
-    "argocd-vault-plugin": [str(PEERS / "argocd-vault-plugin-v1.18.1"), "generate", "-"],
-    "vals": [str(PEERS / "vals-v0.46.1"), "eval", "-f", "-"],
+    "argocd-vault-plugin": [str(path_of("argocd-vault-plugin")), "generate", "-"],
+    "vals": [str(path_of("vals")), "eval", "-f", "-"],
 }
 OTHER_STARTS = ("python -m secretweave", "python -I -m secretweave")
 PEER_RUNS_MAX = 3
@@ -120,7 +120,7 @@ def configure(folder: Path, address: str) -> None:
 
 def commands(stream: Stream) -> Iterator[str]:
     for name, command in COMMANDS.items():
-        if name in {"argocd-vault-plugin", "vals"} and not (stream.peers and Path(command[0]).exists()):
+        if name in PEERS and not (stream.peers and Path(command[0]).exists()):
             continue
         if name in OTHER_STARTS and stream.name != "tiny":
             continue
@@ -137,7 +137,7 @@ def run_stream(stream: Stream, folder: Path, address: str) -> tuple[int, dict[st
             with file.open("wb") as out:
                 write(stream, tool, out)
         before = requests(address)
-        peer = name in {"argocd-vault-plugin", "vals"}
+        peer = name in PEERS
         figures = measure(
             COMMANDS[name], file, min(stream.runs, PEER_RUNS_MAX) if peer and stream.runs < 10 else stream.runs
         )
@@ -180,7 +180,7 @@ def targets(sizes: dict[str, int], results: dict[str, dict[str, Figures]]) -> li
     if "argocd-vault-plugin" in results["tiny"]:
         ratio = ours["tiny"].cpu / results["tiny"]["argocd-vault-plugin"].cpu
         found.append(Target("tiny: CPU, to argocd-vault-plugin's", ratio, 1.5, at_least=False))
-    peers = [results["large"][name].wall for name in ("argocd-vault-plugin", "vals") if name in results["large"]]
+    peers = [results["large"][name].wall for name in PEERS if name in results["large"]]
     if peers:
         found.append(
             Target(
@@ -197,7 +197,7 @@ def report(sizes: dict[str, int], results: dict[str, dict[str, Figures]]) -> Non
         sign = ">=" if target.at_least else "<="
         verdict = "reached" if target.met else "MISSED"
         print(f"  {verdict:8}{target.text}: {target.reached:.2f} ({sign} {target.limit:g})")
-    missing = [name for name in ("argocd-vault-plugin", "vals") if not Path(COMMANDS[name][0]).exists()]
+    missing = [name for name in PEERS if not Path(COMMANDS[name][0]).exists()]
     if missing:
         print(f"  not compared with {' and '.join(missing)}: not built (make test-hosts builds them)")
     document: dict[str, Any] = {
