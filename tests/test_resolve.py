@@ -28,8 +28,10 @@ def use(store: StoreConfig, ref: str, key: str | None = None, line: int = 1, **r
 
 
 def resolved(*uses: Use) -> list[bytes | None]:
-    records = resolve.fetch(uses, {}, show_key_names=True, warn=lambda _text: None)
-    values = resolve.values(uses, records, show_key_names=True)
+    records, unfetched = resolve.fetch(uses, {}, show_key_names=True, warn=lambda _text: None)
+    values, absent = resolve.values(uses, records, show_key_names=True)
+    if unfetched or absent:
+        raise Faults([*unfetched, *absent])
     found = (values[each.address, each.reference.key] for each in uses)
     return [value.reveal() if value else None for value in found]
 
@@ -53,7 +55,7 @@ def test_uses_become_values(local: StoreConfig):
 
 def test_the_version_read_is_known(local: StoreConfig):
     uses = [use(local, "key"), use(local, "key", version="1")]
-    records = resolve.fetch(uses, {}, show_key_names=True, warn=lambda _text: None)
+    records, _ = resolve.fetch(uses, {}, show_key_names=True, warn=lambda _text: None)
     assert [record.version for record in records.values() if isinstance(record, Record)] == ["2", "1"]
 
 

@@ -7,11 +7,15 @@ from ruamel.yaml import YAML
 
 from secretweave import yamltree
 from secretweave.errors import InputError
-from secretweave.yamltree import Mapping, Node, Scalar, Sequence, parse, plain
+from secretweave.yamltree import Mapping, Node, Reading, Scalar, Sequence, parse, plain
 
 
 def holds_secret(text: str) -> bool:
     return "secret:" in text
+
+
+PRUNED = Reading(holds_secret)
+WHOLE = Reading(holds_secret, whole=True)
 
 
 def scalars(node: Node) -> list[Scalar]:
@@ -24,7 +28,7 @@ def scalars(node: Node) -> list[Scalar]:
 
 def test_a_span_is_the_source_of_its_scalar_counted_in_code_points() -> None:
     source = "größe: 'x'\nlist:\n  - \"secret:1\"\n  - |\n    secret:2\n"
-    tree = parse(source.encode(), None)
+    tree = parse(source.encode(), WHOLE)
     assert tree.root is not None
     found = {scalar.value: source[scalar.start : scalar.end] for scalar in scalars(tree.root)}
     assert found == {
@@ -38,7 +42,7 @@ def test_a_span_is_the_source_of_its_scalar_counted_in_code_points() -> None:
 
 
 def test_a_dull_container_is_forgotten_and_indices_stay_right() -> None:
-    root = parse(b"a: {b: {c: d}}\nspec:\n- one: {two: 2}\n- x\n- v: secret:1\n", holds_secret).root
+    root = parse(b"a: {b: {c: d}}\nspec:\n- one: {two: 2}\n- x\n- v: secret:1\n", PRUNED).root
     assert isinstance(root, Mapping)
     assert root.get("a") is None
     items = root.get("spec")
@@ -49,7 +53,7 @@ def test_a_dull_container_is_forgotten_and_indices_stay_right() -> None:
 
 def test_what_names_an_object_stays() -> None:
     source = b"apiVersion: v1\nkind: List\nitems:\n- kind: Pod\n  metadata:\n    name: p\n    labels: {a: b}\n  spec: {x: y}\n"
-    root = parse(source, holds_secret).root
+    root = parse(source, PRUNED).root
     assert isinstance(root, Mapping)
     items = root.get("items")
     assert isinstance(items, Sequence)
@@ -57,19 +61,19 @@ def test_what_names_an_object_stays() -> None:
 
 
 def test_a_reference_object_keeps_all_its_members() -> None:
-    root = parse(b"data:\n  a: {store: s, ref: r, version: 3, verson: 4}\n  b: c\n", holds_secret).root
+    root = parse(b"data:\n  a: {store: s, ref: r, version: 3, verson: 4}\n  b: c\n", PRUNED).root
     assert root is not None
     assert plain(root) == {"data": {"a": {"store": "s", "ref": "r", "version": 3, "verson": 4}}}
 
 
 def test_merge_keys_are_followed_and_an_own_key_wins() -> None:
-    root = parse(b"base: &b {x: 1, y: 'secret:1'}\nuse:\n  <<: *b\n  x: 2\n", None).root
+    root = parse(b"base: &b {x: 1, y: 'secret:1'}\nuse:\n  <<: *b\n  x: 2\n", WHOLE).root
     assert root is not None
     assert plain(root)["use"] == {"x": 2, "y": "secret:1"}
 
 
 def test_a_plain_scalar_with_a_colon_is_read_in_flow_style_as_kubernetes_reads_it() -> None:
-    root = parse(b"args: [--url=http://x:80, {a: secret:1}]\nb: |\n  x\n", holds_secret).root
+    root = parse(b"args: [--url=http://x:80, {a: secret:1}]\nb: |\n  x\n", PRUNED).root
     assert root is not None
     assert [(scalar.value, scalar.start, scalar.end) for scalar in scalars(root) if scalar.live] == [
         ("secret:1", 30, 38)
@@ -95,13 +99,13 @@ def test_a_plain_scalar_with_a_colon_is_read_in_flow_style_as_kubernetes_reads_i
 )
 def test_what_is_refused(source: bytes, what: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse(source, holds_secret, nodes=1000)
+        parse(source, PRUNED._replace(nodes=1000))
     assert caught.value.what == what
 
 
 def test_a_line_is_told_for_what_is_no_yaml() -> None:
     with pytest.raises(InputError) as caught:
-        parse(b"a: b\n\tc: d\n", None)
+        parse(b"a: b\n\tc: d\n", WHOLE)
     assert caught.value.where.line == 2
 
 
@@ -125,7 +129,7 @@ def dump(value: Any) -> bytes:
 @given(VALUES)
 @settings(max_examples=200, deadline=None)
 def test_unpruned_it_reads_what_ruamel_reads(value: Any) -> None:
-    root = parse(dump({"v": value}), None).root
+    root = parse(dump({"v": value}), WHOLE).root
     assert root is not None
 
     def texts(node: Any) -> Any:
@@ -145,7 +149,7 @@ def test_unpruned_it_reads_what_ruamel_reads(value: Any) -> None:
 @settings(max_examples=200, deadline=None)
 def test_pruning_loses_no_live_scalar(value: Any) -> None:
     source = dump({"v": value})
-    whole, pruned = parse(source, None).root, parse(source, holds_secret).root
+    whole, pruned = parse(source, WHOLE).root, parse(source, PRUNED).root
     assert whole is not None
     assert pruned is not None
     expected = [(scalar.start, scalar.end) for scalar in scalars(whole) if holds_secret(scalar.value)]

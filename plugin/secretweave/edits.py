@@ -19,6 +19,18 @@ Piece = str | Use | NestedText
 """Literal text, a value, or base64 of more of these."""
 
 
+def lone(pieces: tuple[Piece, ...]) -> Use | None:
+    """The one value that the pieces are, apart from white space."""
+    values = [piece for piece in pieces if not isinstance(piece, str) or piece.strip()]
+    return values[0] if len(values) == 1 and isinstance(values[0], Use) else None
+
+
+def may_be_left_out(pieces: tuple[Piece, ...]) -> bool:
+    """Whether a missing secret takes the whole field with it."""
+    use = lone(pieces)
+    return use is not None and use.reference.optional and use.reference.default is None
+
+
 class Swap(NamedTuple):
     """A range becomes a fixed text; no value is in it."""
 
@@ -54,6 +66,8 @@ class Entry(NamedTuple):
     where: Where
     source: str
     """What makes two entries the same: the pieces' addresses, never a value."""
+    optional: bool = False
+    """A missing secret leaves the key out."""
 
 
 class Head(NamedTuple):

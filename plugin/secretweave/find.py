@@ -9,7 +9,7 @@ from secretweave.manifests import Document
 from secretweave.objects import Object, walk
 from secretweave.page import TEXT_TAGS, Findings, Made, Options, Page
 from secretweave.places import elsewhere, env, mapping, secret
-from secretweave.yamltree import Mapping, Scalar, parse
+from secretweave.yamltree import Mapping, Reading, Scalar, parse
 
 
 def scan(documents: Iterable[Document], config: Config, options: Options) -> Findings:
@@ -29,8 +29,7 @@ def scan(documents: Iterable[Document], config: Config, options: Options) -> Fin
 def _scan(document: Document, config: Config, options: Options, found: Findings) -> None:
     limits = config.settings.limits
     whole = policy.needs_whole(document.data) or (options.mask and b"ecret" in document.data)
-    keep = None if whole else references.may_hold
-    tree = parse(document.data, keep, depth=limits.depth, nodes=limits.nodes)
+    tree = parse(document.data, Reading(references.may_hold, whole, limits.depth, limits.nodes))
     if tree.root is None:
         return
     page = Page(document, tree, config, options, found)

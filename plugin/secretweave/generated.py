@@ -43,7 +43,16 @@ class WorkloadSecret:
         self._raw: dict[str, str] = {}
         self._variables = 0
 
-    def key(self, container: str, variable: str, node: "Hashable", pieces: tuple[Piece, ...], where: Where) -> str:
+    def key(
+        self,
+        container: str,
+        variable: str,
+        node: "Hashable",
+        pieces: tuple[Piece, ...],
+        where: Where,
+        *,
+        optional: bool,
+    ) -> str:
         """The Secret's key for a value; one that two containers share through an alias is kept once."""
         if node not in self._keys:
             raw = f"{container}.{variable}"
@@ -51,7 +60,7 @@ class WorkloadSecret:
             if self._raw.setdefault(key, raw) != raw:
                 key = f"{key[: MAX_NAME - 9]}-{sha256(raw.encode()).hexdigest()[:8]}"
             self._keys[node] = key
-            self.entries[key] = Entry(key, pieces, where, signature(pieces))
+            self.entries[key] = Entry(key, pieces, where, signature(pieces), optional)
         return self._keys[node]
 
     def variable(self, text: str) -> str:
@@ -99,7 +108,8 @@ def signature(pieces: tuple[Piece, ...]) -> str:
 def _name(obj: Object, *, hook: bool) -> str:
     """`<workload>-<8 hex of what it is>`: stable, and without a value or a version in it."""
     identity = "/".join((obj.group, obj.kind, obj.namespace or "", obj.name))
-    end = f"-{sha256(identity.encode()).hexdigest()[:8]}" + ("-hook" if hook else "")
+    # A hook's Secret goes with the hook: one of the same name that is none must not go with it.
+    end = f"-{sha256((identity + '/hook' * hook).encode()).hexdigest()[:8]}"
     return obj.name[: MAX_NAME - len(end)].rstrip("-.") + end
 
 

@@ -143,8 +143,8 @@ class Page:
                     bound.append(use)
         return tuple(bound) if whole else None
 
-    def read(self, node: Scalar, where: Where) -> tuple[references.Piece, ...] | None:
-        """The pieces of a scalar's text; None: no reference in it, or one with a fault, which is kept."""
+    def read(self, node: Scalar, where: Where, text: str | None = None) -> tuple[references.Piece, ...] | None:
+        """The pieces of a scalar's text (or of *text* for it); None: no reference, or one with a fault, which is kept."""
         if node.tag not in TEXT_TAGS and references.may_hold(node.value):
             self.fault(
                 BadReference(
@@ -156,7 +156,7 @@ class Page:
             )
             return None
         try:
-            return references.unwrap(node.value)
+            return references.unwrap(node.value if text is None else text)
         except SecretweaveError as bad:
             self.fault(bad, where)
             return None

@@ -37,8 +37,11 @@ def weave(
     output = outputs.find(run.output)
     with _spool(config) as spool:
         found = _find(sources, spool, config, run, warn, mask=output.MASKED)
-        values = output.values(found.uses, config, environ, warn)
-        changes = render(found.edits, values, masked=output.MASKED)
+        values, missing = output.values(found.uses, config, environ, warn)
+        changes, unfit = render(found.edits, values, masked=output.MASKED)
+        _raise([*missing, *unfit])
+        if len(changes) != len(found.edits):
+            raise SecretweaveError("an edit was planned that could not be made", fix="report it: this is a defect")
         position = 0
         for change in changes:
             out.writelines(spool.chunks(position, change.start))
@@ -80,8 +83,12 @@ def _find(
         )
     faults += found.faults
     faults += policy.check(found, rules, run.identity, warn)
-    if faults:
-        raise Faults(sorted(faults, key=lambda fault: (fault.where.source, fault.where.line)))
+    _raise(faults)
     for where, text in found.warnings:
         warn(f"{where}: {text}")
     return found
+
+
+def _raise(faults: list[SecretweaveError]) -> None:
+    if faults:
+        raise Faults(sorted(faults, key=lambda fault: (fault.where.source, fault.where.line)))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from secretweave import encode, generated, structure
-from secretweave.edits import Change, Edit, NestedText, NewSecret, Piece, Swap, Token
+from secretweave.edits import Change, Edit, NestedText, NewSecret, Piece, Swap, Token, lone
 from secretweave.errors import Faults, SecretweaveError
 from secretweave.model import Address, Reference, SecretValue, Template, Use
 from secretweave.scalars import respell
@@ -12,20 +12,22 @@ Values = Mapping[tuple[Address, str | None], SecretValue | None]
 """(address, key) -> the value; None: missing, and every use of it can do without."""
 
 
-def render(edits: Iterable[Edit], values: Values, *, masked: bool) -> list[Change]:
-    """The changes in the order of the input. *masked*: the values are stand-ins and need not fit their place.
+def render(edits: Iterable[Edit], values: Values, *, masked: bool) -> tuple[list[Change], list[SecretweaveError]]:
+    """The changes in the order of the input, and a fault for each that cannot be made.
 
-    Raises Faults with every edit that cannot be made.
+    An edit whose value is not among *values* is left out: its fault is known. *masked*: the values are stand-ins and
+    need not fit their place.
     """
-    changes, faults = [], []
+    changes: list[Change] = []
+    faults: list[SecretweaveError] = []
     for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
         try:
             changes.append(_render(edit, values, masked))
+        except KeyError:
+            continue
         except SecretweaveError as fault:
             faults += fault.faults if isinstance(fault, Faults) else [fault]
-    if faults:
-        raise Faults(faults)
-    return changes
+    return changes, faults
 
 
 def _render(edit: Edit, values: Values, masked: bool) -> Change:
@@ -37,7 +39,8 @@ def _render(edit: Edit, values: Values, masked: bool) -> Change:
 
 
 def _token(edit: Token, values: Values, masked: bool) -> Change:
-    if edit.removal and not masked and _bytes(edit.pieces[0], values) is None:
+    use = lone(edit.pieces)
+    if edit.removal and use is not None and not masked and _bytes(use, values) is None:
         return Change(*edit.removal, b"")
     newline = "\r\n" if "\r\n" in edit.source else "\n"
     try:
@@ -63,7 +66,8 @@ def _secret(edit: NewSecret, values: Values, masked: bool) -> Change:
     faults = []
     for entry in edit.entries:
         try:
-            if len(entry.pieces) == 1 and not masked and _bytes(entry.pieces[0], values) is None:
+            use = lone(entry.pieces)
+            if use is not None and entry.optional and not masked and _bytes(use, values) is None:
                 continue
             data.append((entry.key, SecretValue(weave(entry.pieces, values, masked)).base64()))
         except SecretweaveError as fault:
@@ -104,12 +108,11 @@ def _text(piece: Piece, values: Values, masked: bool) -> str:
     return encode.text(_bytes(piece, values) or b"")
 
 
-def _bytes(piece: Piece, values: Values) -> bytes | None:
+def _bytes(use: Use, values: Values) -> bytes | None:
     """A value as it goes in, its `default` applied, its `encode` done; None: missing."""
-    assert isinstance(piece, Use)
-    value = values[piece.address, piece.reference.key]
+    value = values[use.address, use.reference.key]
     if value is not None:
-        return encode.apply(value.reveal(), piece.reference.encode)
-    if piece.reference.default is not None:
-        return encode.apply(piece.reference.default.encode(), piece.reference.encode)
+        return encode.apply(value.reveal(), use.reference.encode)
+    if use.reference.default is not None:
+        return encode.apply(use.reference.default.encode(), use.reference.encode)
     return None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from secretweave import select
-from secretweave.errors import Faults, NotFound, SecretweaveError, StoreError
+from secretweave.errors import NotFound, SecretweaveError, StoreError
 from secretweave.model import Address, Record, SecretValue, StoreConfig, Use
 from secretweave.stores import open_store
 from secretweave.stores.base import Context, Store
@@ -17,11 +17,11 @@ V = TypeVar("V")
 
 def fetch(
     uses: Iterable[Use], environ: Mapping[str, str], *, show_key_names: bool, warn: Callable[[str], None]
-) -> Records:
+) -> tuple[Records, list[SecretweaveError]]:
     """The record of every address; NotFound where nothing is there and every use of it says what then stands for it.
 
-    Raises Faults: one fault for each address that could not be had, or for each store that could not be opened, in the
-    order of the uses; a fault's `where` is the first place that needs it, `also` holds the others.
+    And one fault for each address that could not be had, or for each store that could not be opened, in the order of
+    the uses; a fault's `where` is the first place that needs it, `also` holds the others.
     """
     by_address = _grouped((use.address, use) for use in uses)
     by_store = _grouped((group[0].store.id, address) for address, group in by_address.items())
@@ -40,22 +40,22 @@ def fetch(
                 faults[address] = _told(outcome, str(needing[0].reference), needing)
             elif isinstance(outcome, (Record, NotFound)):
                 records[address] = outcome
-    if faults:
-        raise Faults(faults[address] for address in by_address if address in faults)
-    return records
+    return records, [faults[address] for address in by_address if address in faults]
 
 
-def values(uses: Iterable[Use], records: Records, *, show_key_names: bool) -> Values:
-    """The value of every address and key; None where it is missing and every use of it says what then stands for it.
+def values(uses: Iterable[Use], records: Records, *, show_key_names: bool) -> tuple[Values, list[SecretweaveError]]:
+    """The value of every address that has a record, by key; None where it is missing and every use can do without.
 
-    Raises Faults, as `fetch` does.
+    And the faults, as `fetch` has them.
     """
     chosen: dict[tuple[Address, str | None], SecretValue | None] = {}
     faults: list[SecretweaveError] = []
     for (address, key), group in _grouped(((use.address, use.reference.key), use) for use in uses).items():
-        record = records[address]
-        chosen[address, key] = None
+        record = records.get(address)
+        if record is None:
+            continue
         if isinstance(record, NotFound):
+            chosen[address, key] = None
             continue
         try:
             chosen[address, key] = select.pick(record, key, show_names=show_key_names)
@@ -63,9 +63,9 @@ def values(uses: Iterable[Use], records: Records, *, show_key_names: bool) -> Va
             needing = _needing(group, error)
             if needing:
                 faults.append(_told(error, str(needing[0].reference), needing))
-    if faults:
-        raise Faults(faults)
-    return chosen
+            else:
+                chosen[address, key] = None
+    return chosen, faults
 
 
 def _read(

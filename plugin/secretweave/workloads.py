@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from secretweave.config import PodTemplate
+from secretweave.configuration import PodTemplate
 from secretweave.objects import Object, step
 from secretweave.yamltree import Mapping, Sequence
 

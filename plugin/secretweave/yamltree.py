@@ -4,7 +4,7 @@ The tree is built from libyaml's events, never constructed into Python values an
 weaver needs, and a round trip would rewrite bytes that are not ours. A document can be 4 MiB of which three scalars
 matter, so the tree is pruned while it grows: a container that closes without anything live in it is forgotten.
 
-Live is a scalar for which `keep` says yes, a mapping key for which it does, a `{store, ref}` object, a
+Live is a scalar for which `alive` says yes, a mapping key for which it does, a `{store, ref}` object, a
 `secretStoreRef`, a mapping as a value in `data`, and whatever holds one of these. `metadata`, and what has an anchor,
 stay whole: an alias may yet put it where it matters. Items with a kind stay, with what names them.
 
@@ -111,27 +111,35 @@ class Tree(NamedTuple):
         return index if self.text.isascii() else len(self.text[:index].encode())
 
 
+class Reading(NamedTuple):
+    """What a reader wants of a document."""
+
+    alive: Callable[[str], bool] = lambda _: False
+    """Which scalars matter."""
+    whole: bool = False
+    """Nothing is pruned; live is marked all the same."""
+    depth: int = MAX_DEPTH
+    nodes: int = MAX_NODES
+
+
 class _Builder:
     """Takes one document's events off a parser and keeps what is live."""
 
-    def __init__(
-        self, get_event: Callable[[], Any], keep: Callable[[str], bool] | None, depth: int, nodes: int
-    ) -> None:
+    def __init__(self, get_event: Callable[[], Any], reading: Reading) -> None:
         self.next = get_event
-        self.keep = keep
-        self.depth = depth
-        self.left = nodes
+        self.reading = reading
+        self.left = reading.nodes
         self.anchors: dict[str, Node] = {}
 
     def build(self) -> Node:  # noqa: PLR0915 - one loop over events: a call per event would cost a third
         """The root node of the document whose start event has just been taken."""
-        keep = self.keep
+        alive, depth = self.reading.alive, self.reading.depth
         scalar_event, alias_event = events.ScalarEvent, events.AliasEvent
         mapping_start, sequence_start = events.MappingStartEvent, events.SequenceStartEvent
         stack: list[Container] = []
         keys: list[Scalar | None] = []
         seen: list[set[str]] = []
-        whole = 0 if keep else 1
+        whole = int(self.reading.whole)
         """Above 0 inside an anchor, in `metadata`, or where nothing is pruned."""
         wholes: list[bool] = []
         end = 0
@@ -146,15 +154,15 @@ class _Builder:
                 node = Scalar(event.value, event.style or "", event.tag and str(event.tag), mark.index, end, mark.line)
                 if node.tag == BINARY_TAG:
                     node.value = _binary(node)
-                if keep and keep(node.value):
+                if alive(node.value):
                     node.live = True
                 if event.anchor:
                     self.anchors[event.anchor] = node
             elif kind is mapping_start or kind is sequence_start:
                 mark = event.start_mark
-                if len(stack) >= self.depth:
+                if len(stack) >= depth:
                     raise InputError(
-                        f"nested deeper than {self.depth} levels",
+                        f"nested deeper than {depth} levels",
                         where=Where(line=mark.line + 1),
                         fix="raise limits.depth in the configuration if the manifest is meant so",
                     )
@@ -294,13 +302,13 @@ UNLIKE_BREAKS = re.compile("[\x85\u2028\u2029]")
 """Line breaks for libyaml and for Go, not for ruamel.yaml's own parser."""
 
 
-def _documents(text: str, keep: Callable[[str], bool] | None, depth: int, nodes: int) -> list[Node]:
+def _documents(text: str, reading: Reading) -> list[Node]:
     try:
-        return _built(CParser(text).get_event, keep, depth, nodes)
+        return _built(CParser(text).get_event, reading)
     except MarkedYAMLError as error:
         if error.problem in UNREAD_FLOW and not UNLIKE_BREAKS.search(text):
             try:
-                return _documents_slowly(text, keep, depth, nodes)
+                return _documents_slowly(text, reading)
             except YAMLError:
                 pass
         raise _not_yaml(error) from None
@@ -309,18 +317,18 @@ def _documents(text: str, keep: Callable[[str], bool] | None, depth: int, nodes:
         raise InputError(f"not YAML: {reason}") from None
 
 
-def _documents_slowly(text: str, keep: Callable[[str], bool] | None, depth: int, nodes: int) -> list[Node]:
+def _documents_slowly(text: str, reading: Reading) -> list[Node]:
     from ruamel.yaml import YAML
 
-    return _built(iter(YAML(typ="safe", pure=True).parse(text)).__next__, keep, depth, nodes)
+    return _built(iter(YAML(typ="safe", pure=True).parse(text)).__next__, reading)
 
 
-def _built(get_event: Callable[[], Any], keep: Callable[[str], bool] | None, depth: int, nodes: int) -> list[Node]:
+def _built(get_event: Callable[[], Any], reading: Reading) -> list[Node]:
     roots = []
     while True:
         event = get_event()
         if isinstance(event, events.DocumentStartEvent):
-            roots.append(_Builder(get_event, keep, depth, nodes).build())
+            roots.append(_Builder(get_event, reading).build())
         elif event is None or isinstance(event, events.StreamEndEvent):
             return roots
 
@@ -330,13 +338,13 @@ def _not_yaml(error: Any) -> InputError:
     return InputError(f"not YAML: {error.problem or error.context}", where=Where(line=line))
 
 
-def parse(data: bytes, keep: Callable[[str], bool] | None, *, depth: int = MAX_DEPTH, nodes: int = MAX_NODES) -> Tree:
-    """The tree of the one document in *data* (UTF-8, without its marker line), pruned by *keep* (None: unpruned).
+def parse(data: bytes, reading: Reading) -> Tree:
+    """The tree of the one document in *data* (UTF-8, without its marker line).
 
     Raises InputError, its line counted from 1 in *data*: not YAML, a limit met, ambiguous, or more than one document.
     """
     text = data.decode()
-    roots = _documents(text, keep, depth, nodes)
+    roots = _documents(text, reading)
     if len(roots) > 1:
         raise InputError(
             "a document marker where Kubernetes sees none",
@@ -352,7 +360,7 @@ def load(data: bytes) -> list[Node]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError("not UTF-8") from None
-    return _documents(text, None, MAX_DEPTH, MAX_NODES)
+    return _documents(text, Reading(whole=True))
 
 
 _INT = re.compile(r"-?(0|[1-9][0-9]{0,999})")

@@ -1,14 +1,18 @@
 """What a resolved reference leaves as: one module for each `--output`, found by name.
 
 An output has a docstring (its line in `--help`), `MASKED` (its values are stand-ins that need not fit their place, and
-literal values of Secrets are masked too), and `values(uses, config, environ, warn) -> render.Values`.
+literal values of Secrets are masked too), and `values(uses, config, environ, warn) -> Outcome`.
 """
 
 import importlib
 from typing import Any
 
 from secretweave import modules
-from secretweave.errors import ConfigError
+from secretweave.errors import ConfigError, SecretweaveError
+from secretweave.render import Values
+
+Outcome = tuple[Values, list[SecretweaveError]]
+"""The values that could be had, and a fault for each that could not."""
 
 
 def names() -> tuple[str, ...]:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from secretweave.config import Config
 from secretweave.model import SecretValue, Use
-from secretweave.render import Values
+from secretweave.outputs import Outcome
 
 MASKED = True
 
 
-def values(uses: Iterable[Use], _config: Config, _environ: Mapping[str, str], _warn: Callable[[str], None]) -> Values:
+def values(uses: Iterable[Use], _config: Config, _environ: Mapping[str, str], _warn: Callable[[str], None]) -> Outcome:
     """A mask for each value that names its reference, so that a diff shows which one changed."""
-    return {(use.address, use.reference.key): SecretValue(f"***{use.reference}***".encode()) for use in uses}
+    return {(use.address, use.reference.key): SecretValue(f"***{use.reference}***".encode()) for use in uses}, []

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-e
 """
 
 from secretweave import kubelet, references
-from secretweave.edits import Piece, Swap
+from secretweave.edits import Piece, Swap, may_be_left_out
 from secretweave.errors import BadReference, SecretweaveError, Where
 from secretweave.generated import WorkloadSecret
 from secretweave.model import Reference, Use
@@ -105,9 +105,8 @@ class _Item:
         except SecretweaveError as bad:
             self.page.fault(bad, where)
             return
-        only = pieces[0] if len(pieces) == 1 else None
-        optional = isinstance(only, Use) and only.reference.optional and only.reference.default is None
-        data_key = self.secret.key(self.container.name, self.name, id(node), pieces, where)
+        optional = may_be_left_out(pieces)
+        data_key = self.secret.key(self.container.name, self.name, id(node), pieces, where, optional=optional)
         selector = self._selector(data_key, optional=optional, flow=self.item.flow)
         text = f'"valueFrom": {selector}' if self.item.flow else f"valueFrom: {selector}"
         self.page.edit(Swap(self.page.offset(start), self.page.offset(end), text + line_break), where)
@@ -128,7 +127,8 @@ class _Item:
                 kept.append(piece)
                 continue
             variable = self.secret.variable(text)
-            data_key = self.secret.key(self.container.name, variable, (id(node), len(kept)), (piece,), where)
+            place_of = (id(node), len(kept))
+            data_key = self.secret.key(self.container.name, variable, place_of, (piece,), where, optional=False)
             selector = self._selector(data_key, optional=False, flow=flow)
             pairs = (
                 f'"name": "{variable}", "valueFrom": {selector}' if flow else f"name: {variable}, valueFrom: {selector}"

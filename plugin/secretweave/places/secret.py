@@ -4,9 +4,9 @@ https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources
 """
 
 from secretweave import references
-from secretweave.edits import Piece, Token
+from secretweave.edits import Piece, Token, may_be_left_out
 from secretweave.errors import BadReference, SecretweaveError, Where
-from secretweave.model import Reference, Use
+from secretweave.model import Reference
 from secretweave.objects import Object, step
 from secretweave.page import Page
 from secretweave.places.elsewhere import refuse_key
@@ -43,10 +43,13 @@ def find(obj: Object, page: Page) -> set[str]:
 
 
 def _scalar(node: Scalar, key: Scalar, encoded: bool, where: Where, obj: Object, page: Page) -> None:
-    parts = page.read(node, where)
     already = False
-    if encoded:
-        parts = parts or _wrapped(node, where, page)
+    if not encoded:
+        parts = page.read(node, where)
+    else:
+        # Base64 may be wrapped over lines: it is one run all the same.
+        joined = "".join(node.value.split())
+        parts = page.read(node, where, joined if references.decoded(joined) is not None else None)
         already = parts is not None and not any(isinstance(part, Reference) for part in parts)
         already = already and any(isinstance(part, references.Nested) for part in parts or ())
         # White space around it is how a block scalar is written, not what is to be encoded.
@@ -59,17 +62,6 @@ def _scalar(node: Scalar, key: Scalar, encoded: bool, where: Where, obj: Object,
     if pieces is not None:
         token = page.token(node, pieces, where)
         page.edit(token._replace(base64=encoded and not already, removal=_removal(key, node, pieces, page)), where)
-
-
-def _wrapped(node: Scalar, where: Where, page: Page) -> tuple[references.Piece, ...] | None:
-    """The pieces of base64 that is wrapped over lines, as one run."""
-    if not references.may_hold(node.value):
-        return None
-    try:
-        return references.unwrap("".join(node.value.split()))
-    except SecretweaveError as bad:
-        page.fault(bad, where)
-        return None
 
 
 def _object(node: Mapping, key: Scalar, encoded: bool, where: Where, obj: Object, page: Page) -> None:
@@ -129,8 +121,7 @@ def _literal(value: str, where: Where, page: Page) -> tuple[str, ...]:
 
 
 def _removal(key: Scalar, node: Node, pieces: tuple[Piece, ...], page: Page) -> tuple[int, int] | None:
-    only = pieces[0] if len(pieces) == 1 else None
-    if not (isinstance(only, Use) and only.reference.optional and only.reference.default is None):
+    if not may_be_left_out(pieces):
         return None
     start, end = removal(page.tree.text, key, node)
     return page.offset(start), page.offset(end)
