@@ -96,7 +96,7 @@ def _run(request: Request) -> "Run":
 
 
 def warn(text: str) -> None:
-    sys.stderr.write(f"secretweave: warning: {text}\n")
+    _say(f"secretweave: warning: {text}\n")
 
 
 def sources(files: tuple[str, ...]) -> Iterator[tuple[str, BinaryIO]]:
@@ -127,10 +127,18 @@ def _manifests(folder: str) -> Iterator[str]:
 
 def _tell(text: str, report_file: str | None) -> None:
     """Puts a failure where a person will see it."""
-    sys.stderr.write(text)
+    _say(text)
     if report_file:
         try:
             with open(report_file, "w", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            sys.stderr.write(f"secretweave: the report {report_file} cannot be written: {error.strerror}\n")
+            _say(f"secretweave: the report {report_file} cannot be written: {error.strerror}\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    if "HELM_PLUGIN_DIR" in os.environ:
+        from secretweave.hosts import helm
+
+        helm.tell(text, os.environ)
