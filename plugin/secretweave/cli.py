@@ -35,6 +35,7 @@ def main() -> NoReturn:
 def run(request: Request, work: "Work") -> int:
     """Does the work; turns whatever goes wrong into a report on stderr and an exit code."""
     report_file = request.report
+    cause: BaseException
     try:
         from secretweave import config
 

@@ -1,8 +1,8 @@
 """Where a message reaches the person, though Helm 4 drops whatever its post-renderer writes to stderr.
 
 Helm 4 (internal/plugin/runtime_subprocess.go, runPostrenderer) reads a post-renderer's stderr into a buffer that
-nothing prints, not even with --debug, and sets HELM_PLUGIN_NAME and HELM_PLUGIN_DIR; Helm 3 sets neither for a post-renderer,
-and shows its stderr when it fails. So under Helm 4 a message goes to Helm's own stderr, which Linux names
+nothing prints, not even with --debug, and sets HELM_PLUGIN_NAME and HELM_PLUGIN_DIR; Helm 3 sets neither for a post-
+renderer, and shows its stderr when it fails. So under Helm 4 a message goes to Helm's own stderr, which Linux names
 /proc/<pid>/fd/2, where the terminal, the CI log or the file of the person is; where that cannot be opened (a socket,
 another system than Linux), to the controlling terminal. Loaded only when there is something to tell.
 """
