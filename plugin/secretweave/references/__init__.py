@@ -14,7 +14,7 @@ from secretweave import modules
 from secretweave.errors import BadReference
 from secretweave.model import Reference, Template
 
-NOT_GRAMMARS = frozenset({"reference_object"})
+NOT_GRAMMARS = frozenset({"reference_object", "uri_parts"})
 
 
 class Nested(NamedTuple):
