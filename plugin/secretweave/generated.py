@@ -23,7 +23,7 @@ ARGO_HOOK, ARGO_WAVE, ARGO_DELETE = (
     "argocd.argoproj.io/hook-delete-policy",
 )
 HOOK_ANNOTATIONS = (HELM_HOOK, HELM_WEIGHT, HELM_DELETE, ARGO_HOOK, ARGO_WAVE, ARGO_DELETE)
-POSTRENDER_FILENAME = "postrender.helm.sh/postrender-filename"
+POSTRENDER_FILENAME = "postrenderer.helm.sh/postrender-filename"
 """Helm 4 files each document by it: https://helm.sh/docs/topics/advanced/#post-rendering."""
 
 MAX_NAME = 253
