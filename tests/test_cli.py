@@ -1,0 +1,166 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from secretweave import __version__, options
+from secretweave.options import Request
+from tests.conftest import Command
+
+SECRET = b"apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n  a: secret://shop/app/token\n"
+WOVEN = SECRET.replace(b"secret://shop/app/token", b'"s3cr3t-t0ken"')
+PLAIN = b"# nothing here\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {commit: 81111e1, mode: 0755}"
+
+
+def test_without_a_command_it_renders_stdin(secretweave: Command) -> None:
+    done = secretweave(stdin=SECRET)
+    assert (done.returncode, done.stdout, done.stderr) == (0, WOVEN, b"")
+
+
+def test_files_folders_and_stdin_make_one_stream(secretweave: Command, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.yaml").write_bytes(PLAIN)
+    (tmp_path / "a.yml").write_bytes(SECRET)
+    (tmp_path / "sub" / "c.json").write_bytes(b'{"apiVersion": "v1", "kind": "Service"}')
+    (tmp_path / "notes.txt").write_bytes(b"not: yaml: at: all")
+    done = secretweave("render", tmp_path, "-", stdin=SECRET)
+    expected = [WOVEN, PLAIN + b"\n", b'{"apiVersion": "v1", "kind": "Service"}\n', WOVEN]
+    assert done.stdout == b"---\n".join(expected)
+
+
+def test_a_fault_names_its_file(secretweave: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(PLAIN + b"\n---\n" + SECRET.replace(b"app/token", b"none"))
+    done = secretweave(tmp_path / "a.yaml")
+    assert (done.returncode, done.stdout) == (6, b"")
+    assert f"where: {tmp_path}/a.yaml, document 2, line 11, Secret s, stringData.a".encode() in done.stderr
+
+
+def test_without_a_configuration_what_holds_no_reference_passes(secretweave: Command, tmp_path: Path) -> None:
+    environ = {"SECRETWEAVE_CONFIG": "", "HOME": str(tmp_path), "XDG_CONFIG_HOME": ""}
+    assert secretweave(stdin=PLAIN, **environ).stdout == PLAIN
+    done = secretweave(stdin=SECRET, **environ)
+    assert (done.returncode, done.stdout) == (5, b"")
+    assert b"no store is called `shop`" in done.stderr
+
+
+def test_the_working_directory_is_no_place_for_a_configuration(
+    secretweave: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("not a configuration")
+    monkeypatch.chdir(tmp_path)
+    assert secretweave(stdin=PLAIN, SECRETWEAVE_CONFIG="", HOME=str(tmp_path / "none")).stdout == PLAIN
+
+
+def test_empty_input_is_an_error_unless_allowed(secretweave: Command) -> None:
+    assert (secretweave().returncode, secretweave().stdout) == (3, b"")
+    assert secretweave(stdin=b"# only a comment\n").returncode == 3
+    assert secretweave("--allow-empty").returncode == 0
+    assert secretweave(SECRETWEAVE_ALLOW_EMPTY="true").returncode == 0
+
+
+def test_check_contacts_no_store(secretweave: Command) -> None:
+    done = secretweave("check", stdin=SECRET.replace(b"app/token", b"none"))
+    assert (done.returncode, done.stdout) == (0, b"1 references, no fault\n")
+
+
+def test_plan_is_a_table_for_people(secretweave: Command) -> None:
+    assert secretweave("plan", "--namespace=prod", stdin=SECRET).stdout.decode().splitlines() == [
+        "SOURCE  DOC  OBJECT         FIELD         STORE  REF        VERSION  GOES TO",
+        "stdin   1    Secret prod/s  stringData.a  shop   app/token  latest   Secret",
+    ]
+
+
+def test_plan_is_json_for_ci(secretweave: Command) -> None:
+    source = SECRET.replace(b"app/token", b"app/key?version=1&default=x#k")
+    assert json.loads(secretweave("plan", "--format", "json", stdin=source).stdout) == [
+        {
+            "source": "stdin",
+            "document": 1,
+            "line": 5,
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "namespace": None,
+            "name": "s",
+            "field": "stringData.a",
+            "store": "shop",
+            "ref": "app/key",
+            "key": "k",
+            "version": "1",
+            "optional": True,
+            "target": "secret",
+        }
+    ]
+
+
+def test_redacted_by_option_and_by_environment(secretweave: Command) -> None:
+    expected = SECRET.replace(b"secret://shop/app/token", b'"***shop:app/token***"')
+    assert secretweave("--output", "redacted", stdin=SECRET).stdout == expected
+    assert secretweave(stdin=SECRET, SECRETWEAVE_OUTPUT="redacted").stdout == expected
+    done = secretweave("--output", "nothing", stdin=SECRET)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_every_fault_of_the_configuration_is_told(secretweave: Command, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("apiVersion: secretweave.dev/v1alpha1\nkind: Configuration\nspec:\n  limit: {}\n  limits: {depth: x}\n")
+    done = secretweave("--config", config, stdin=PLAIN)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert f"{config}, document 1, line 4".encode() in done.stderr
+    assert f"{config}, document 1, line 5".encode() in done.stderr
+
+
+def test_a_report_file_gets_the_faults(secretweave: Command, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    done = secretweave("--report", report, stdin=b"")
+    assert report.read_bytes() == done.stderr
+    assert done.stderr.startswith(b"secretweave: error\n")
+
+
+def test_debug_shows_frames_and_no_message(secretweave: Command) -> None:
+    done = secretweave("--debug", stdin=SECRET.replace(b"secret://shop", b"hunter2 secret://shop"))
+    assert done.returncode == 5
+    assert b"cli.py" in done.stderr
+    assert b"hunter2" not in done.stderr
+
+
+def test_version_help_and_completion(secretweave: Command) -> None:
+    assert secretweave("--version").stdout == f"secretweave {__version__}\n".encode()
+    assert b"Without a command: render" in secretweave("--help").stdout
+    assert b"SECRETWEAVE_NAMESPACE" in secretweave("render", "--help").stdout
+    assert b"_SECRETWEAVE_COMPLETE=bash_complete" in secretweave("completion", "bash").stdout
+    completed = secretweave(_SECRETWEAVE_COMPLETE="bash_complete", COMP_WORDS="secretweave pl", COMP_CWORD="1")
+    assert completed.stdout == b"plain,plan\n"
+
+
+def test_an_unknown_option_is_a_usage_error(secretweave: Command) -> None:
+    done = secretweave("--nonsense", stdin=SECRET)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"--nonsense" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback(secretweave: Command, tmp_path: Path) -> None:
+    done = secretweave(tmp_path / "none.yaml")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "expected"),
+    [
+        ([], {}, Request()),
+        (["render", "a", "-"], {}, Request(files=("a", "-"))),
+        (["--namespace=n", "--config", "c"], {}, Request(namespace="n", config="c")),
+        ([], {"HELM_NAMESPACE": "h", "SECRETWEAVE_DEBUG": "1"}, Request(namespace="h", debug=True)),
+        (["--namespace", "n"], {"SECRETWEAVE_NAMESPACE": "e"}, Request(namespace="n")),
+        ([], {"SECRETWEAVE_NAMESPACE": ""}, Request()),
+        (["--help"], {}, None),
+        (["plan"], {}, None),
+        (["--namespace"], {}, None),
+        (["--allow-empty=1"], {}, None),
+        ([], {"_SECRETWEAVE_COMPLETE": "bash_source"}, None),
+    ],
+)
+def test_a_render_is_read_without_click(
+    arguments: list[str], environ: dict[str, str], expected: Request | None
+) -> None:
+    assert options.quick(arguments, environ) == expected
