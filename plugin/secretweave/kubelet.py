@@ -5,8 +5,6 @@ name ends at the first `)` and may hold anything else. What is put in is not exp
 that comes by `valueFrom`.
 https://github.com/kubernetes/kubernetes/blob/v1.36.3/third_party/forked/golang/expansion/expand.go
 https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
-
-In one point these functions do not follow it: the kubelet garbles a character beyond ASCII directly behind a lone `$`.
 """
 
 import re
