@@ -1,0 +1,137 @@
+"""The plugin's folder: what its install hook makes, how its launcher finds Python, and what Helm 3 makes of it."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from tests.hosts.programs import Helm, need
+
+CHART = str(Path(__file__).parent / "charts" / "shop")
+CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n"
+TOOLS = ("sh", "dirname", "readlink", "rm", "env", "cat")
+
+
+def path_with(folder: Path, programs: Iterable[tuple[str, Path | str | None]]) -> str:
+    """A PATH that holds nothing but these."""
+    folder.mkdir()
+    for name, target in [*((tool, shutil.which(tool)) for tool in TOOLS), *programs]:
+        assert target
+        (folder / name).symlink_to(target)
+    return str(folder)
+
+
+def launch(launcher: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [launcher],
+        env={"PATH": os.environ["PATH"]} | environment,
+        input=CONFIG_MAP,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_installed_plugin_has_an_environment_of_its_own(helm4: Helm, plugin: Path):
+    python = plugin / ".venv" / "bin" / "python"
+    listed = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
+    lock = (plugin / "requirements.lock").read_text().splitlines()
+    locked = {line.split()[0] for line in lock if "==" in line}
+    assert set(listed.replace("ruamel.yaml.", "ruamel-yaml-").replace("ruamel.yaml", "ruamel-yaml").split()) <= locked
+    assert (plugin / "secretweave" / "__pycache__").is_dir()
+
+
+def test_the_launcher_works_by_path_and_through_links(helm4: Helm, plugin: Path, tmp_path: Path):
+    (tmp_path / "folder").symlink_to(plugin)
+    (tmp_path / "launcher").symlink_to(plugin / "bin" / "secretweave")
+    for launcher in (plugin / "bin/secretweave", tmp_path / "folder/bin/secretweave", tmp_path / "launcher"):
+        assert launch(launcher).stdout == CONFIG_MAP
+
+
+def test_without_an_environment_the_launcher_takes_the_command_of_the_path(plugin: Path, tmp_path: Path):
+    launcher = shutil.copy(plugin / "bin" / "secretweave", tmp_path / "launcher")
+    path = path_with(tmp_path / "path", [("secretweave", launcher)])
+    found = launch(Path(launcher), PATH=path)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "its Python environment is missing" in found.stderr
+    (tmp_path / "path" / "secretweave").unlink()
+    (tmp_path / "path" / "secretweave").write_text("#!/bin/sh\ncat\n")
+    (tmp_path / "path" / "secretweave").chmod(0o755)
+    assert launch(Path(launcher), PATH=path).stdout == CONFIG_MAP
+
+
+def test_an_install_without_a_fitting_python_says_so(plugin: Path, tmp_path: Path):
+    folder = tmp_path / "secretweave"
+    shutil.copytree(plugin, folder, ignore=shutil.ignore_patterns(".venv*"))
+    helm = Helm.isolated(need("helm4"), tmp_path / "helm4", ["--post-renderer", "secretweave"])
+    path = path_with(tmp_path / "path", [])
+    installed = helm.run("plugin", "install", str(folder), PATH=path)
+    assert installed.returncode == 1
+    assert "secretweave: the plugin cannot be used: it needs python3 3.11, 3.12 or 3.13" in installed.stderr
+    # Helm 4 keeps the plugin: a render tells it again, through Helm's own stderr.
+    render = helm.weave("template", "demo", CHART, PATH=path)
+    assert render.returncode == 1
+    assert f"secretweave: its Python environment is missing: run {helm.environment['HELM_DATA_HOME']}" in render.stderr
+
+
+def test_an_install_whose_requirements_are_not_the_locked_ones_fails(plugin: Path, tmp_path: Path):
+    folder = tmp_path / "secretweave"
+    shutil.copytree(plugin, folder, ignore=shutil.ignore_patterns(".venv*"))
+    (folder / "requirements.lock").write_text(f"click==8.1.8 --hash=sha256:{'0' * 64}\n")
+    helm = Helm.isolated(need("helm4"), tmp_path / "helm4", [])
+    installed = helm.run("plugin", "install", str(folder))
+    assert installed.returncode == 1
+    assert "its locked requirements could not be installed" in installed.stderr
+    assert not list(folder.glob(".venv*"))
+
+
+def test_arguments_reach_the_command(helm4: Helm):
+    woven = helm4.weave("template", "demo", CHART, "--post-renderer-args=--output=redacted")
+    assert woven.returncode == 0
+    assert "p@ss" not in woven.stdout
+
+
+@pytest.fixture
+def helm_3_in_the_folder_of_helm_4(helm3: Helm, installed_helm4: Path) -> Helm:
+    return helm3._replace(
+        environment=helm3.environment
+        | {"HELM_DATA_HOME": Helm.isolated(Path(), installed_helm4, []).environment["HELM_DATA_HOME"]}
+    )
+
+
+def test_helm_3_loads_no_plugin_where_a_plugin_of_helm_4_is(helm_3_in_the_folder_of_helm_4: Helm):
+    """Why the documentation tells to keep the two apart."""
+    helm = helm_3_in_the_folder_of_helm_4
+    listed = helm.run("plugin", "list")
+    assert listed.returncode == 1
+    assert 'unknown field "apiVersion"' in listed.stderr
+    # It renders all the same, with a complaint.
+    render = helm.weave("template", "demo", CHART)
+    assert render.returncode == 0
+    assert "failed to load plugins" in render.stderr
+
+
+def test_an_install_warns_of_a_helm_3_that_reads_the_same_folder(plugin: Path, tmp_path: Path):
+    helm4 = Helm.isolated(need("helm4"), tmp_path / "helm", [])
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "helm").symlink_to(need("helm3"))
+    folder = tmp_path / "secretweave"
+    shutil.copytree(plugin, folder, ignore=shutil.ignore_patterns(".venv*"))
+    installed = helm4.run("plugin", "install", str(folder), PATH=f"{tmp_path / 'path'}:{os.environ['PATH']}")
+    assert installed.returncode == 0
+    assert f"warning: {tmp_path}/path/helm is Helm 3 and reads {helm4.environment['HELM_DATA_HOME']}/plugins too" in (
+        installed.stderr
+    )
+
+
+def test_helm_3_refuses_to_install_the_plugin(plugin: Path, helm3: Helm):
+    """It leaves a link behind, which makes each later call complain: the documentation tells how to take it away."""
+    installed = helm3.run("plugin", "install", str(plugin))
+    assert installed.returncode == 1
+    assert 'unknown field "apiVersion"' in installed.stderr
+    link = Path(helm3.environment["HELM_DATA_HOME"]) / "plugins" / "secretweave"
+    assert link.is_symlink()
+    link.unlink()
+    assert helm3.run("plugin", "list").returncode == 0
