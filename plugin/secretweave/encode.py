@@ -9,12 +9,12 @@ from typing import Any
 from secretweave.errors import StoreError
 from secretweave.scalars import escape, quote
 
-_NOT_UNRESERVED = re.compile(rb"[^A-Za-z0-9._~-]")
+_NOT_UNRESERVED = rb"[^A-Za-z0-9._~-]"
 """https://www.rfc-editor.org/rfc/rfc3986#section-2.3"""
-_NOT_SHELL_SAFE = re.compile(r"[^A-Za-z0-9_@%+=:,./-]")
+_NOT_SHELL_SAFE = r"[^A-Za-z0-9_@%+=:,./-]"
 """What `shlex.quote` leaves as it is: https://docs.python.org/3/library/shlex.html#shlex.quote"""
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
-_JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')
+_INTEGER = r"-?(0|[1-9][0-9]{0,18})"
+_JSON_STRING_OR_SPACE = r'("(?:[^"\\]|\\.)*")|\s+'
 
 MAX_JSON_KEY = 1000
 """Characters, as written: YAML allows a key 1024 (https://yaml.org/spec/1.2.2/#742-flow-mappings)."""
@@ -32,7 +32,7 @@ def apply(value: bytes, encode: str | None) -> bytes:
 
         return base64.b64encode(value)
     if encode == "url":
-        return _NOT_UNRESERVED.sub(lambda found: b"%%%02X" % ord(found[0]), value)
+        return re.sub(_NOT_UNRESERVED, lambda found: b"%%%02X" % ord(found[0]), value)
     if encode == "json":
         return escape(_decode(value)).encode()
     if encode == "shell":
@@ -64,7 +64,7 @@ def _no_text(why: str) -> StoreError:
 
 
 def _shell_word(word: str) -> str:
-    if word and not _NOT_SHELL_SAFE.search(word):
+    if word and not re.search(_NOT_SHELL_SAFE, word):
         return word
     return "'" + word.replace("'", "'\"'\"'") + "'"
 
@@ -77,7 +77,7 @@ def cast(text: str, kind: str) -> str:
     """
     text = text.strip()
     if kind == "int":
-        if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63:
+        if re.fullmatch(_INTEGER, text) and -(2**63) <= int(text) < 2**63:
             return str(int(text))
         raise _not_a("an integer", "an integer is written with digits, no leading zero, and has at most 64 bits")
     if kind == "bool":
@@ -113,7 +113,7 @@ def _json(source: str) -> str:
             raise _not_a("JSON that YAML can hold", f"it has a key of more than {MAX_JSON_KEY} characters")
         return written
 
-    return _JSON_TOKEN.sub(compact, source)
+    return re.sub(_JSON_STRING_OR_SPACE, compact, source)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

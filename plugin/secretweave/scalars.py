@@ -10,15 +10,12 @@ import re
 _ESCAPED = re.compile('["\\\\\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]')
 """Beside JSON's own: what YAML cannot hold raw, and what some reader takes for a line break or a BOM."""
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
-_NOT_RAW = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_NOT_RAW = "[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
 """What only a double-quoted scalar can hold; tab and line feed are left to the styles."""
 
-_PROPERTIES = re.compile(r"(?:[&!]\S*(?:\s+|(?<=\s)#[^\r\n]*)*)*")
+_PROPERTIES = r"(?:[&!]\S*(?:\s+|(?<=\s)#[^\r\n]*)*)*"
 """An anchor and a tag, with the white space and comments behind them: libyaml's span of a scalar begins with them."""
-_HEADER = re.compile("[|>]([-+1-9]*)([ \\t]+#[^\r\n\x85\u2028\u2029]*|[ \\t]*)(\\r\\n?|[\n\x85\u2028\u2029]|\\Z)")
-_TAIL = re.compile("(?:(?:\r\n?|[\n\x85\u2028\u2029])[ ]*)+\\Z")
-"""The line breaks at the end of a block scalar's span, which reaches past its trailing blank lines."""
-
+_HEADER = "[|>]([-+1-9]*)([ \\t]+#[^\r\n\x85\u2028\u2029]*|[ \\t]*)(\\r\\n?|[\n\x85\u2028\u2029]|\\Z)"
 MAX_INDENTATION = 9
 """The largest indentation indicator: https://yaml.org/spec/1.2.2/#8111-block-indentation-indicator."""
 
@@ -40,14 +37,14 @@ def respell(source: str, style: str, value: str, *, newline: str = "\n", parent:
     *parent*: the indentation of the collection around, from `parent_indentation`; without it a text whose first line
     begins with white space cannot stay in a literal block, and is double quoted.
     """
-    match = _PROPERTIES.match(source)
+    match = re.match(_PROPERTIES, source)
     assert match is not None
     properties = match[0]
     scalar = source[len(properties) :]
     if not source or (properties and not properties[-1].isspace()):
         # An empty scalar begins where its `:`, its `-` or its property ends.
         properties += " "
-    if style == "'" and "\n" not in value and not _NOT_RAW.search(value):
+    if style == "'" and "\n" not in value and not re.search(_NOT_RAW, value):
         return properties + "'" + value.replace("'", "''") + "'"
     if style in {"|", ">"}:
         return properties + _block(scalar, style, value, newline, parent)
@@ -72,20 +69,22 @@ def parent_indentation(text: str, start: int) -> int | None:
 
 
 def _block(scalar: str, style: str, value: str, newline: str, parent: int | None) -> str:
-    header = _HEADER.match(scalar)
+    header = re.match(_HEADER, scalar)
     assert header is not None
     literal = _literal(header[1], scalar[header.end() :], value, newline, parent) if style == "|" else None
     if literal is not None:
         indicators, lines = literal
         return f"|{indicators}{header[2]}{header[3] or newline}{lines}"
-    tail = _TAIL.search(scalar, header.start(3))
-    return f"{quote(value)}{header[2].rstrip()}{tail[0] if tail else ''}"
+    # Its trailing blank lines belong to a block scalar's span.
+    lines = scalar[header.start(3) :]
+    tail = lines[len(lines.rstrip(" \r\n\x85\u2028\u2029")) :].lstrip(" ")
+    return f"{quote(value)}{header[2].rstrip()}{tail}"
 
 
 def _literal(indicators: str, body: str, value: str, newline: str, parent: int | None) -> tuple[str, str] | None:
     """The indicators and the lines of a literal block scalar that holds *value*; None: it cannot."""
     text = value.rstrip("\n")
-    if not text or _NOT_RAW.search(value) or _NOT_RAW.search(body.replace("\r\n", "\n")):
+    if not text or re.search(_NOT_RAW, value) or re.search(_NOT_RAW, body.replace("\r\n", "\n")):
         return None
     unended = not body.endswith("\n")
     raw = re.findall(r"[^\n]*\n", body + newline if unended and body else body)

@@ -13,21 +13,21 @@ from secretweave import yamltree
 from secretweave.errors import BadReference, InputError, SecretweaveError
 from secretweave.model import Reference, Template
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
-_NOT_IN_A_COMPONENT = re.compile(r"[\0-\x20\x7f%:/?#\[\]@!$&'()*+,;=\"<>\\^`{|}]")
+# Compiled where they are used: most runs weave no such text.
+_URL = r"[A-Za-z][A-Za-z0-9+.-]*://\S+"
+_NOT_IN_A_COMPONENT = r"[\0-\x20\x7f%:/?#\[\]@!$&'()*+,;=\"<>\\^`{|}]"
 """Reserved characters and what no URI holds: https://www.rfc-editor.org/rfc/rfc3986#section-2.2."""
-_SHEBANG = re.compile(r"#!\s*(\S*/env\s+(-\S+\s+)*)?(\S*/)?(ba|da|a|k|z)?sh\b")
-_NOT_SHELL_SAFE = re.compile(r"[^A-Za-z0-9_@%+=:,./-]")
+_SHEBANG = r"#!\s*(\S*/env\s+(-\S+\s+)*)?(\S*/)?(ba|da|a|k|z)?sh\b"
+_NOT_SHELL_SAFE = r"[^A-Za-z0-9_@%+=:,./-]"
 
-_CANONICAL = re.compile(r"true|false|0|-?[1-9][0-9]{0,17}")
-_CANONICAL_FRACTION = re.compile(r"-?(0|[1-9][0-9]{0,5})\.[0-9]{0,7}[1-9]")
+_CANONICAL = r"true|false|0|-?[1-9][0-9]{0,17}"
+_CANONICAL_FRACTION = r"-?(0|[1-9][0-9]{0,5})\.[0-9]{0,7}[1-9]"
 """Longer ones, and those with a zero at the end, some languages print otherwise."""
 _WORDS = frozenset({"", "~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", "=", "<<"})
-_NUMBER = re.compile(
-    r"[-+]?(0x[0-9a-f_]+|0o[0-7_]+|0b[01_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"
+_NUMBER = (
+    r"(?i:[-+]?(0x[0-9a-f_]+|0o[0-7_]+|0b[01_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"
     r"|(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)(e[-+]?[0-9]+)?|\.inf)|\.nan"
-    r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t \t].*)?",
-    re.IGNORECASE,
+    r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t \t].*)?)"
 )
 """What YAML 1.1 or 1.2 takes for a number or a date: https://yaml.org/type/, https://yaml.org/spec/1.2.2/#103-core-schema."""
 
@@ -155,15 +155,15 @@ def _filled(node: Any, tokens: _Tokens) -> Any:
 
 
 def _url(weaving: _Weaving, which: Collection[int]) -> bool | None:
-    if not _URL.fullmatch(weaving.text((), weaving.word).strip()):
+    if not re.fullmatch(_URL, weaving.text((), weaving.word).strip()):
         return None
-    return not any(_NOT_IN_A_COMPONENT.search(weaving.values[index]) for index in which)
+    return not any(re.search(_NOT_IN_A_COMPONENT, weaving.values[index]) for index in which)
 
 
 def _shell(weaving: _Weaving, which: Collection[int]) -> bool | None:
-    if not _SHEBANG.match(weaving.text((), weaving.word)):
+    if not re.match(_SHEBANG, weaving.text((), weaving.word)):
         return None
-    return not any(_NOT_SHELL_SAFE.search(weaving.unended(index)) for index in which)
+    return not any(re.search(_NOT_SHELL_SAFE, weaving.unended(index)) for index in which)
 
 
 def _yaml(weaving: _Weaving, which: Collection[int]) -> bool | None:
@@ -215,9 +215,9 @@ def _same(before: yamltree.Node, after: yamltree.Node, tokens: _Tokens, seen: se
 
 def _prints_back(plain: str) -> bool:
     """Whether every program that reads the plain scalar, and prints what it took it for, prints the same text."""
-    if _CANONICAL.fullmatch(plain) or (_CANONICAL_FRACTION.fullmatch(plain) and repr(float(plain)) == plain):
+    if re.fullmatch(_CANONICAL, plain) or (re.fullmatch(_CANONICAL_FRACTION, plain) and repr(float(plain)) == plain):
         return True
-    return plain.lower() not in _WORDS and not _NUMBER.fullmatch(plain)
+    return plain.lower() not in _WORDS and not re.fullmatch(_NUMBER, plain)
 
 
 def _lines(weaving: _Weaving, which: Collection[int]) -> bool | None:
@@ -233,9 +233,9 @@ def _lines(weaving: _Weaving, which: Collection[int]) -> bool | None:
 
 
 _KINDS = (
-    _Kind("JSON text", "put it in double quotes and add ?encode=json to the reference", _json),
-    _Kind("URL", "add ?encode=url to the reference", _url),
-    _Kind("shell script", "add ?encode=shell to the reference, and write no quotes around it", _shell),
-    _Kind("YAML text", "put it in double quotes and add ?encode=json to the reference", _yaml),
+    _Kind("JSON text", 'write it in double quotes, as `"$(secret://...?encode=json)"`', _json),
+    _Kind("URL", "write it as `$(secret://...?encode=url)`", _url),
+    _Kind("shell script", "write it as `$(secret://...?encode=shell)`, with no quotes around it", _shell),
+    _Kind("YAML text", 'write it in double quotes, as `"$(secret://...?encode=json)"`', _yaml),
     _Kind("text of one entry a line", "let it stand alone on its line, or add ?encode=base64 or ?encode=json", _lines),
 )
