@@ -40,7 +40,7 @@ OURS = (
     Rule("stores stores/*", "errors model modules settings yamltree select stores stores/base", "knows no manifest"),
     Rule("stores/base", "errors model", "the face of every store"),
     Rule("config* lookup", "errors model settings yamltree policy/settings lookup config* stores", "read first"),
-    Rule("manifests spool", "errors model manifests spool", "bytes in, bytes kept"),
+    Rule("manifests proof spool", "errors model manifests proof spool", "bytes in, bytes kept"),
     Rule("places/*", f"errors model yamltree references* {TEXT} edits generated objects page spans workloads places*",
          "what changes is decided before any value is known, so no place reads a store or the configuration"),
     Rule("select", "errors model yamltree", "which part of a record, not where it came from"),
