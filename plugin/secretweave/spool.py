@@ -1,171 +1,140 @@
-"""Keeps the whole input until it is written out: in memory while it is short, beyond that encrypted in a file.
+"""Keeps the input until all of it is judged, then gives ranges of it back.
 
-A rendered chart can hold literal secrets, so what leaves memory is sealed with a key that never does, in a file that
-has no name. Where no folder can be written (a read-only root file system), the file is one of memory (memfd_create).
+Up to `memory` bytes stay in memory. Beyond that everything goes to an unlinked file, sealed in frames with AES-256-GCM
+(package `cryptography`): a rendered chart can hold literal secrets, and a disk keeps what was once written to it. The
+key lives in memory only. Where no folder is writable (a read-only root filesystem) the file is a memfd of the kernel's.
+Resolved values never come here.
 """
 
-import errno
 import os
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import Any, Self
 
 from secretweave.errors import SecretweaveError
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 FRAME = 1 << 20
-"""What is sealed at a time: AES-256-GCM, the nonce is the frame's number, the key is this object's own."""
+"""Bytes sealed together; also the most that a read of a range takes into memory at a time."""
 TAG = 16
-MEMORY = 16 << 20
-
-_NO_SUCH_FILE_SYSTEM = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
-"""What open(2) says of O_TMPFILE where kernel or file system do not know it; ENOENT also of a folder not there."""
+"""Bytes that AES-GCM adds to a frame: https://csrc.nist.gov/pubs/sp/800/38/d/final."""
 
 
 class Spool:
-    """A growing sequence of bytes. *folder*: where a file may be put; empty: $TMPDIR, else /tmp. A context manager."""
+    """An append-only store of bytes; a context manager, which leaves nothing behind."""
 
-    def __init__(self, memory: int = MEMORY, folder: str = "") -> None:
+    def __init__(self, *, memory: int = 16 << 20, folder: str = "") -> None:
         self.size = 0
         self._memory = memory
         self._folder = folder
-        self._blocks: list[bytes] = []
-        """All of the input, or what of it has not filled a frame yet."""
-        self._kept = 0
-        """Bytes in the blocks."""
+        self._parts: list[bytes] = []
+        """The bytes in memory: all of them, or, once there is a file, those of the frame that is not full yet."""
+        self._starts: list[int] = []
         self._file = -1
-        self._frames = 0
-        self._cipher: AESGCM | None = None
+        self._sealed = 0
+        """Bytes in the file, before sealing."""
+        self._cipher: Any = None
+        self._opened = (-1, b"")
+        """The frame that was read last: ranges are read in order, and often share it."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self._parts.clear()
+        self._opened = (-1, b"")
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     def append(self, data: bytes) -> int:
-        """Adds *data*; gives its offset. Raises SecretweaveError: there is no room for it."""
+        """Adds *data* and returns its offset. Raises SecretweaveError: no place is left."""
         offset = self.size
         self.size += len(data)
-        self._kept += len(data)
-        self._blocks.append(data)
-        if self._file >= 0 or self._kept > self._memory:
+        self._starts.append(offset)
+        self._parts.append(data)
+        if self._file >= 0 or self.size > self._memory:
             self._spill()
         return offset
 
     def chunks(self, start: int, end: int) -> Iterator[bytes | memoryview]:
-        """The bytes from *start* to *end*, in pieces. Raises SecretweaveError: the file was tampered with."""
-        in_file = self._frames * FRAME
-        while start < min(end, in_file):
-            number, offset = divmod(start, FRAME)
-            frame = self._open(number)
-            stop = min(end - number * FRAME, FRAME)
-            yield frame if stop - offset == FRAME else memoryview(frame)[offset:stop]
-            start = number * FRAME + stop
-        position = in_file
-        for block in self._blocks:
-            if position >= end:
-                return
-            if position + len(block) > start:
-                yield memoryview(block)[max(start - position, 0) : end - position]
-            position += len(block)
+        """The bytes from *start* to *end*, in pieces."""
+        while start < end and start < self._sealed:
+            number, within = divmod(start, FRAME)
+            piece = memoryview(self._frame(number))[within : within + end - start]
+            start += len(piece)
+            yield piece
+        if start < end:
+            from bisect import bisect_right
+
+            for index in range(bisect_right(self._starts, start) - 1, len(self._parts)):
+                offset = self._starts[index]
+                if offset >= end:
+                    break
+                yield memoryview(self._parts[index])[max(start - offset, 0) : end - offset]
+
+    def read(self, start: int, end: int) -> bytes:
+        return b"".join(self.chunks(start, end))
 
     def _spill(self) -> None:
-        """Moves every full frame from memory to the file."""
+        """Seals all full frames into the file."""
         if self._file < 0:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+            self._open()
+        if self.size - self._sealed < FRAME:
+            return
+        waiting = bytearray()
+        parts, self._parts = self._parts[::-1], []
+        while parts:
+            waiting += parts.pop()
+            done = 0
+            while len(waiting) - done >= FRAME:
+                self._seal(memoryview(waiting)[done : done + FRAME])
+                done += FRAME
+            waiting = waiting[done:]
+        self._parts = [bytes(waiting)]
+        self._starts = [self._sealed]
 
-            self._cipher = AESGCM(os.urandom(32))
-            self._file = _nameless(self._folder)
-        while self._kept >= FRAME:
-            frame = self._take()
-            self._kept -= FRAME
-            self._seal(frame)
-
-    def _take(self) -> bytes:
-        """The next frame, out of the blocks."""
-        if len(self._blocks[0]) == FRAME:
-            return self._blocks.pop(0)
-        parts: list[bytes | memoryview] = []
-        missing = FRAME
-        while missing:
-            block = self._blocks.pop(0)
-            if len(block) > missing:
-                self._blocks.insert(0, block[missing:])
-                parts.append(memoryview(block)[:missing])
-                break
-            parts.append(block)
-            missing -= len(block)
-        return b"".join(parts)
-
-    def _seal(self, frame: bytes) -> None:
-        assert self._cipher is not None
-        left = memoryview(self._cipher.encrypt(_nonce(self._frames), frame, None))
+    def _seal(self, frame: memoryview) -> None:
+        number = self._sealed // FRAME
+        sealed = memoryview(self._cipher.encrypt(number.to_bytes(12, "big"), frame, None))
+        offset = number * (FRAME + TAG)
         try:
-            while left:
-                left = left[os.write(self._file, left) :]
+            while sealed:
+                written = os.pwrite(self._file, sealed, offset)
+                sealed, offset = sealed[written:], offset + written
         except OSError as error:
-            _no_room(error)
-        self._frames += 1
-
-    def _open(self, number: int) -> bytes:
-        from cryptography.exceptions import InvalidTag
-
-        assert self._cipher is not None
-        sealed = os.pread(self._file, FRAME + TAG, number * (FRAME + TAG))
-        try:
-            return self._cipher.decrypt(_nonce(number), sealed, None)
-        except InvalidTag:
             raise SecretweaveError(
-                "the spool file is not what was written to it",
-                why="the disk is faulty, or another process changed it",
-                fix="run again; limits.spoolFolder in the configuration, or TMPDIR, names another folder",
+                f"the input cannot be spooled: {error.strerror}",
+                fix="name a folder with room in limits.spoolFolder (or TMPDIR), or raise limits.spoolMemory",
             ) from None
+        self._sealed += FRAME
 
+    def _open(self) -> None:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-def _nonce(number: int) -> bytes:
-    return number.to_bytes(12, "big")
-
-
-def _nameless(folder: str) -> int:
-    """The descriptor of a new file without a name: in *folder*, else in $TMPDIR or /tmp, else in memory."""
-    for each in (folder,) if folder else (os.environ.get("TMPDIR"), "/tmp"):  # noqa: S108 - the file has no name
-        if not each:
-            continue
+        self._cipher = AESGCM(os.urandom(32))
+        folder = self._folder or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - the file has no name there
         try:
-            return _in_folder(each)
-        except OSError as error:
-            if folder:
-                raise SecretweaveError(
-                    f"no file can be made in limits.spoolFolder: {error.strerror}",
-                    why=f"the input is longer than limits.spoolMemory, and {folder} is not there or not writable",
-                    fix="set limits.spoolFolder in the configuration to a folder that can be written",
-                ) from None
-    return os.memfd_create("secretweave", os.MFD_CLOEXEC)
+            self._file = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            self._file = _unlinked(folder)
+
+    def _frame(self, number: int) -> bytes:
+        if self._opened[0] != number:
+            from cryptography.exceptions import InvalidTag
+
+            sealed = os.pread(self._file, FRAME + TAG, number * (FRAME + TAG))
+            try:
+                self._opened = (number, self._cipher.decrypt(number.to_bytes(12, "big"), sealed, None))
+            except InvalidTag:
+                raise SecretweaveError("the spooled input was changed by another program") from None
+        return self._opened[1]
 
 
-def _in_folder(folder: str) -> int:
+def _unlinked(folder: str) -> int:
+    """For a filesystem without O_TMPFILE; a memfd where the folder cannot be written."""
+    path = os.path.join(folder, f".secretweave-{os.urandom(8).hex()}")
     try:
-        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno not in _NO_SUCH_FILE_SYSTEM:
-            raise
-    from tempfile import mkstemp
-
-    descriptor, path = mkstemp(dir=folder)
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return os.memfd_create("secretweave")
     os.unlink(path)
-    return descriptor
-
-
-def _no_room(error: OSError) -> NoReturn:
-    raise SecretweaveError(
-        f"the input does not fit into the spool: {error.strerror}",
-        why="it is longer than limits.spoolMemory, and the folder for the rest is full",
-        fix="make room there, or name another folder: limits.spoolFolder in the configuration, or TMPDIR",
-    ) from None
+    return file
