@@ -49,6 +49,8 @@ class Token(NamedTuple):
     style: str
     pieces: tuple[Piece, ...]
     where: Where
+    parent: int | None = None
+    """The indentation of the collection that holds the scalar; None: not plain to see."""
     base64: bool = False
     """The woven text leaves base64-encoded, as under `data` of a Secret."""
     before: str = ""

@@ -11,6 +11,14 @@ from secretweave.page import TEXT_TAGS, Findings, Made, Options, Page
 from secretweave.places import elsewhere, env, mapping, secret
 from secretweave.yamltree import Mapping, Reading, Scalar, parse
 
+MARKERS = (*references.markers(), b"secretStoreRef")
+"""Bytes of which one stands in every document with a reference that its kind does not tell of."""
+
+
+def concerns(api_version: str, kind: str, rules: policy.Policy) -> bool:
+    """Whether every object of a kind is looked into: a Secret can hold references in base64 and as objects."""
+    return kind == "Secret" or policy.concerns(api_version, kind, rules)
+
 
 def scan(documents: Iterable[Document], config: Config, options: Options) -> Findings:
     """Reads every document that may matter. Faults are gathered, not raised."""
@@ -28,17 +36,21 @@ def scan(documents: Iterable[Document], config: Config, options: Options) -> Fin
 
 def _scan(document: Document, config: Config, options: Options, found: Findings) -> None:
     limits = config.settings.limits
-    whole = policy.needs_whole(document.data) or (options.mask and b"ecret" in document.data)
-    tree = parse(document.data, Reading(references.may_hold, whole, limits.depth, limits.nodes))
+    reading = Reading(references.may_hold, options.mask, limits.depth, limits.nodes)
+    tree = parse(document.data, reading)
     if tree.root is None:
         return
     page = Page(document, tree, config, options, found)
     if not isinstance(tree.root, Mapping):
-        if tree.root.live or whole:
+        if tree.root.live:
             raise InputError(
                 "a document that is no Kubernetes object", where=Where(line=tree.root.line + 1), fix="remove it"
             )
         return
+    if any(policy.is_of_ours(obj.api_version) for obj in walk(tree.root, None)):
+        # The rules over resources need every string of them.
+        page.tree = tree = parse(document.data, reading._replace(whole=True))
+    assert tree.root is not None
     for obj in walk(tree.root, options.namespace):
         _object(obj, page)
 
@@ -50,8 +62,9 @@ def _object(obj: Object, page: Page) -> None:
         node = obj.node.get(name)
         if node is not None and (not isinstance(node, Scalar) or node.tag not in TEXT_TAGS):
             page.fault(InputError("not a plain string", fix="write it as one"), page.where(obj, node.line, name))
-    found.objects.append((obj, where))
-    resource = policy.resource(obj, where)
+    found.kinds.append((obj.api_version, obj.kind, where))
+    keys = page.config.settings.policy.restricted.resource_keys
+    resource = policy.read(obj.api_version, obj.kind, obj.node, page.where(obj, 0, ""), keys)
     if resource is not None:
         found.resources.append(resource)
     if obj.kind == "SecretMapping" and obj.group == "humanitec.io":

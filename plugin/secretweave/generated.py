@@ -11,6 +11,7 @@ from secretweave.objects import Object
 from secretweave.page import Made, Page
 from secretweave.scalars import quote
 from secretweave.spans import before_item
+from secretweave.yamltree import Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -41,6 +42,7 @@ class WorkloadSecret:
         self.entries: dict[str, Entry] = {}
         self._keys: dict[Hashable, str] = {}
         self._raw: dict[str, str] = {}
+        self._hoisted: set[int] = set()
         self._variables = 0
 
     def key(
@@ -63,6 +65,12 @@ class WorkloadSecret:
             self.entries[key] = Entry(key, pieces, where, signature(pieces), optional)
         return self._keys[node]
 
+    def hoists(self, node: Scalar) -> bool:
+        """Whether a text is to be hoisted from: not if it was, by way of another container and an alias."""
+        fresh = id(node) not in self._hoisted
+        self._hoisted.add(id(node))
+        return fresh
+
     def variable(self, text: str) -> str:
         """A name for a variable of ours that the document does not use."""
         while f"SECRETWEAVE_{self._variables}" in text:
@@ -82,7 +90,7 @@ class WorkloadSecret:
         at, before, after, inline = page.document.begin, "---\n", "", False
         if page.document.begin == page.document.start:
             before, after = "", "---\n"
-        if obj.item is not None:
+        if obj.listed:
             try:
                 place, before, after = before_item(page.tree.text, obj.node)
             except SecretweaveError as bad:

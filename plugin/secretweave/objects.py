@@ -7,13 +7,6 @@ from typing import NamedTuple
 from secretweave.yamltree import Mapping, Node, Scalar, Sequence
 
 
-class Item(NamedTuple):
-    """Where an object stands in a `v1` List, so that another can be put before it."""
-
-    index: int
-    sequence: Sequence
-
-
 class Object(NamedTuple):
     """One object, and how a person finds it."""
 
@@ -25,8 +18,8 @@ class Object(NamedTuple):
     name: str
     path: str
     """The key path from the document's root, such as `items[2].`; empty for the root itself."""
-    item: Item | None
-    """None: the document's root, or in a list that takes no other kind."""
+    listed: bool
+    """It is an item of a list that takes any kind, so that another object can be put before it."""
     items: frozenset[int]
     """The indices of `items` that are objects of their own."""
 
@@ -56,11 +49,11 @@ class Object(NamedTuple):
 def walk(root: Node, namespace: str | None) -> Iterator[Object]:
     """Every object of the document, a list before its items. *namespace* is for those that name none."""
     if isinstance(root, Mapping):
-        yield from _walk(root, root.text("apiVersion"), root.text("kind"), namespace, "", None)
+        yield from _walk(root, root.text("apiVersion"), root.text("kind"), namespace, "", False)
 
 
 def _walk(
-    node: Mapping, api_version: str, kind: str, namespace: str | None, path: str, item: Item | None
+    node: Mapping, api_version: str, kind: str, namespace: str | None, path: str, listed: bool
 ) -> Iterator[Object]:
     metadata = node.get("metadata")
     here = metadata if isinstance(metadata, Mapping) else Mapping(False, None, 0, 0)
@@ -79,19 +72,17 @@ def _walk(
         here.text("namespace") or namespace,
         name,
         path,
-        item,
+        listed,
         frozenset(index for index, _ in members),
     )
-    assert not members or isinstance(items, Sequence)
     for index, member in members:
-        takes_any = kind in {"List", ""} and isinstance(items, Sequence)
         yield from _walk(
             member,
             member.text("apiVersion") or api_version,
             member.text("kind") or told,
             namespace,
             f"{path}items[{index}].",
-            Item(index, items) if takes_any and isinstance(items, Sequence) else None,
+            kind in {"List", ""},
         )
 
 

@@ -10,6 +10,7 @@ from secretweave.errors import BadReference, Faults, InputError, SecretweaveErro
 from secretweave.manifests import Document
 from secretweave.model import Address, Reference, Use
 from secretweave.objects import Object
+from secretweave.scalars import parent_indentation
 from secretweave.yamltree import Scalar, Tree
 
 Sink = Literal["secret", "env", "mapping", "elsewhere"]
@@ -50,7 +51,7 @@ class Findings:
     def __init__(self) -> None:
         self.uses: list[Use] = []
         self.edits: list[Edit] = []
-        self.objects: list[tuple[Object, Where]] = []
+        self.kinds: list[policy.Kind] = []
         self.resources: list[policy.Resource] = []
         self.mappings: dict[tuple[str | None, str], Merged] = {}
         self.secrets: dict[tuple[str | None, str], Made] = {}
@@ -86,6 +87,11 @@ class Page:
     @property
     def newline(self) -> str:
         return "\r\n" if "\r\n" in self.tree.text else "\n"
+
+    @property
+    def allows_default_store(self) -> bool:
+        """Of reference objects without a store; a URI says so by an empty one."""
+        return self.config.settings.references.default_store == "allow"
 
     def offset(self, index: int) -> int:
         """The absolute byte offset of a code point index of this document."""
@@ -144,7 +150,7 @@ class Page:
         return tuple(bound) if whole else None
 
     def read(self, node: Scalar, where: Where, text: str | None = None) -> tuple[references.Piece, ...] | None:
-        """The pieces of a scalar's text (or of *text* for it); None: no reference, or one with a fault, which is kept."""
+        """The pieces of a scalar's text (or of *text* for it); None: no reference, or a fault, which is kept."""
         if node.tag not in TEXT_TAGS and references.may_hold(node.value):
             self.fault(
                 BadReference(
@@ -164,7 +170,8 @@ class Page:
     def token(self, node: Scalar, pieces: tuple[Piece, ...], where: Where) -> Token:
         """The edit that replaces a scalar by its woven text."""
         source = self.tree.text[node.start : node.end]
-        return Token(self.offset(node.start), self.offset(node.end), source, node.style, pieces, where)
+        parent = parent_indentation(self.tree.text, node.start)
+        return Token(self.offset(node.start), self.offset(node.end), source, node.style, pieces, where, parent)
 
     def edit(self, edit: Edit, where: Where) -> None:
         """Keeps an edit. One place reached twice through an alias is edited once, if both ways agree."""
@@ -184,8 +191,8 @@ class Page:
 
 
 def _intent(edit: Edit) -> object:
-    return edit._replace(where=Where(), pieces=tuple(map(_plain, edit.pieces))) if isinstance(edit, Token) else edit
-
-
-def _plain(piece: Piece) -> object:
-    return piece.address if isinstance(piece, Use) else piece
+    """What an edit does, whatever the place it was reached from."""
+    if not isinstance(edit, Token):
+        return edit
+    pieces = [piece.address if isinstance(piece, Use) else piece for piece in edit.pieces]
+    return edit.start, edit.end, pieces, edit.base64, edit.removal

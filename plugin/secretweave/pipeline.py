@@ -6,12 +6,12 @@ Nothing reaches stdout before every step is done: a fault anywhere leaves it emp
 from collections.abc import Callable, Iterable, Mapping
 from typing import BinaryIO, NamedTuple
 
-from secretweave import manifests, outputs, policy, references
+from secretweave import manifests, outputs, policy
 from secretweave.config import Config
 from secretweave.errors import Faults, InputError, SecretweaveError
-from secretweave.find import Findings, scan
+from secretweave.find import MARKERS, concerns, scan
 from secretweave.manifests import Interest
-from secretweave.page import Options
+from secretweave.page import Findings, Options
 from secretweave.render import render
 from secretweave.spool import Spool
 
@@ -68,9 +68,7 @@ def _find(
 ) -> Findings:
     faults: list[SecretweaveError] = []
     rules = config.settings.policy
-    interest = Interest(
-        (*references.markers(), *policy.MARKERS), lambda api_version, kind: policy.concerns(api_version, kind, rules)
-    )
+    interest = Interest(MARKERS, lambda api_version, kind: concerns(api_version, kind, rules))
     reader = manifests.Reader(sources, spool, interest, config.settings.limits.document_bytes, faults)
     found = scan(reader, config, Options(run.namespace, mask))
     if not (reader.saw_content or run.allow_empty or config.settings.allow_empty_input):
@@ -82,9 +80,9 @@ def _find(
             )
         )
     faults += found.faults
-    faults += policy.check(found, rules, run.identity, warn)
-    _raise(faults)
-    for where, text in found.warnings:
+    refused, warnings = policy.check(found.kinds, found.uses, found.resources, rules, run.identity)
+    _raise([*faults, *refused])
+    for where, text in (*found.warnings, *warnings):
         warn(f"{where}: {text}")
     return found
 

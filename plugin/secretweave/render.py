@@ -50,7 +50,9 @@ def _token(edit: Token, values: Values, masked: bool) -> Change:
             text = encode.text(weave(edit.pieces, values, masked))
         cast = _cast(edit.pieces)
         token = (
-            encode.cast(text, cast) if cast and not masked else respell(edit.source, edit.style, text, newline=newline)
+            encode.cast(text, cast)
+            if cast and not masked
+            else respell(edit.source, edit.style, text, newline=newline, parent=edit.parent)
         )
     except SecretweaveError as fault:
         raise fault.at(edit.where) from None

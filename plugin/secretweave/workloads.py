@@ -35,7 +35,8 @@ class Container(NamedTuple):
 
 def containers(obj: Object, templates: Iterable[PodTemplate]) -> Iterator[Container]:
     """Every container of *obj*: ordinary, init and ephemeral ones. *templates* are those the configuration adds."""
-    paths = [POD_SPECS[key]] if (key := (obj.group or obj.api_version, obj.kind)) in POD_SPECS else []
+    owner = (obj.group or obj.api_version, obj.kind)
+    paths = [POD_SPECS[owner]] if owner in POD_SPECS else []
     paths += [
         f"{each.path}.spec"
         for each in templates

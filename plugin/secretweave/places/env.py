@@ -13,7 +13,7 @@ from secretweave.model import Reference, Use
 from secretweave.objects import Object, step
 from secretweave.page import Page
 from secretweave.references import reference_object
-from secretweave.scalars import quote, respell
+from secretweave.scalars import parent_indentation, quote, respell
 from secretweave.spans import before_item, pair
 from secretweave.workloads import Container, containers
 from secretweave.yamltree import Mapping, Scalar, Sequence
@@ -87,7 +87,11 @@ class _Item:
 
     def _store_ref(self, key: Scalar, value_from: Mapping, node: object, where: Where) -> None:
         try:
-            read = reference_object.read(node) if isinstance(node, Mapping) else None
+            read = (
+                reference_object.read(node, default_store=self.page.allows_default_store)
+                if isinstance(node, Mapping)
+                else None
+            )
         except SecretweaveError as bad:
             self.page.fault(bad, where)
             return
@@ -114,31 +118,28 @@ class _Item:
     def _hoist(self, key: Scalar, node: Scalar, pieces: tuple[Piece, ...], where: Where) -> None:
         """Each secret piece becomes an item of its own before this one; the text stays and names them."""
         text = self.page.tree.text
+        if not self.secret.hoists(node):
+            return
         try:
             pair(text, key, node)
             place, before, after = before_item(text, self.item)
+            variables = [self.secret.variable(text) for piece in pieces if not isinstance(piece, str)]
+            kept = kubelet.refer(pieces, variables)
         except SecretweaveError as bad:
             self.page.fault(bad, where)
             return
         flow = after == ", "
-        items, kept = [], []
-        for piece in pieces:
-            if isinstance(piece, str):
-                kept.append(piece)
-                continue
-            variable = self.secret.variable(text)
-            place_of = (id(node), len(kept))
-            data_key = self.secret.key(self.container.name, variable, place_of, (piece,), where, optional=False)
+        items = []
+        for variable, piece in zip(variables, (each for each in pieces if not isinstance(each, str)), strict=True):
+            data_key = self.secret.key(self.container.name, variable, variable, (piece,), where, optional=False)
             selector = self._selector(data_key, optional=False, flow=flow)
-            pairs = (
-                f'"name": "{variable}", "valueFrom": {selector}' if flow else f"name: {variable}, valueFrom: {selector}"
-            )
-            items.append(f"{before}{{{pairs}}}{after}")
-            kept.append(f"$({variable})")
+            name, value_from = ('"name"', '"valueFrom"') if flow else ("name", "valueFrom")
+            items.append(f"{before}{{{name}: {quote(variable)}, {value_from}: {selector}}}{after}")
         at = self.page.offset(place)
         self.page.edit(Swap(at, at, "".join(items).replace("\n", self.page.newline)), where)
         source = text[node.start : node.end]
-        woven = respell(source, node.style, "".join(kept), newline=self.page.newline)
+        parent = parent_indentation(text, node.start)
+        woven = respell(source, node.style, kept, newline=self.page.newline, parent=parent)
         self.page.edit(Swap(self.page.offset(node.start), self.page.offset(node.end), woven), where)
 
     def _selector(self, data_key: str, *, optional: bool, flow: bool) -> str:

@@ -67,7 +67,7 @@ def _scalar(node: Scalar, key: Scalar, encoded: bool, where: Where, obj: Object,
 def _object(node: Mapping, key: Scalar, encoded: bool, where: Where, obj: Object, page: Page) -> None:
     """`{store, ref, version?, ...}` where the text would stand."""
     try:
-        read = reference_object.read(node)
+        read = reference_object.read(node, default_store=page.allows_default_store)
     except SecretweaveError as bad:
         page.fault(bad, where)
         return

@@ -1,0 +1,171 @@
+"""Which stores and refs may be read for whom, which kinds may pass, and where a value may stand."""
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from secretweave.errors import PolicyError, Where
+from secretweave.model import Use
+from secretweave.policy.settings import Policy, StoreRule
+
+
+def refuses_kind(api_version: str, kind: str, rules: Policy) -> bool:
+    return any(
+        fnmatchcase(api_version, each.api_version) and fnmatchcase(kind, each.kind) for each in rules.refused_kinds
+    )
+
+
+def kind(api_version: str, kind: str, where: Where, rules: Policy) -> PolicyError | None:
+    """The fault of an object whose kind may not pass."""
+    if not refuses_kind(api_version, kind, rules):
+        return None
+    return PolicyError(
+        f"the kind {kind} ({api_version}) may not pass",
+        where=where,
+        why="policy.refusedKinds of the configuration names it",
+        fix="take the object out, or ask who owns the configuration",
+    )
+
+
+def native(use: Use, rules: Policy) -> PolicyError | None:
+    """The fault of a reference in a Kubernetes kind that stands for a restricted resource type."""
+    for each in rules.restricted.native_kinds:
+        if fnmatchcase(use.api_version, each.api_version) and use.kind == each.kind:
+            return PolicyError(
+                f"a reference in a {each.kind}, which stands for the restricted type {each.type}",
+                where=use.where,
+                why="a resource of a restricted type may not use a secret reference",
+                fix="take the reference out",
+            )
+    return None
+
+
+def place(use: Use, rules: Policy) -> PolicyError | None:
+    """The fault of a value that would stand outside a Secret without leave."""
+    if use.sink != "elsewhere" or is_allowed_place(use, rules):
+        return None
+    setting = f"{{store: {use.store.name}, kind: {use.kind}, field: {_pattern(use.field)}}}"
+    return PolicyError(
+        f"a secret value may not stand in this field of a {use.kind or 'document'}",
+        where=use.where,
+        why="it would be readable there by whoever may read the object",
+        fix=f"move it into a Secret or a container's env, or allow it in the configuration: policy.values: [{setting}]",
+    )
+
+
+def is_allowed_place(use: Use, rules: Policy) -> bool:
+    return any(
+        each.store == use.store.name and fnmatchcase(use.kind, each.kind) and _matches(use.field, each.field)
+        for each in rules.values
+    )
+
+
+_STEP = re.compile(r'\["((?:[^"\\]|\\.)*)"\]|\[([0-9]+|\*)\]|([^.\[\]]+)')
+
+
+def _steps(path: str) -> list[str]:
+    return [found[1] or found[2] or found[3] for found in _STEP.finditer(path)]
+
+
+def _matches(field: str, pattern: str) -> bool:
+    steps, wanted = _steps(field), _steps(pattern)
+    return len(steps) == len(wanted) and all(fnmatchcase(step, want) for step, want in zip(steps, wanted, strict=True))
+
+
+def _pattern(field: str) -> str:
+    return '"' + re.sub(r"\[[0-9]+\]", "[*]", field).replace('"', '\\"') + '"'
+
+
+def read(use: Use, identity: str | None, rules: Policy) -> PolicyError | None:
+    """The fault of a read that is not allowed to the run's identity, or to the manifest's namespace."""
+    own = [rule for rule in rules.stores if rule.store == use.store.name]
+    if not own:
+        return _unruled(use) if rules.unruled_stores == "refuse" else None
+    if any(rule.prefixes for rule in own) and not _is_plain(use.reference.ref):
+        return PolicyError(
+            f"a ref with empty or dot segments: {use.reference}",
+            where=use.where,
+            why="the policy allows reads by the ref's prefix, and such a ref may mean another path",
+            fix="write the ref without `//`, `.` and `..`",
+        )
+    if any(_covers(rule, use) for rule in own if not (rule.identities or rule.namespaces)):
+        return None
+    return _by_identity(use, identity, own) or _by_namespace(use, identity, own) or _by_prefix(use, own)
+
+
+def _by_identity(use: Use, identity: str | None, own: list[StoreRule]) -> PolicyError | None:
+    bound = [rule for rule in own if rule.identities]
+    if not bound or any(_allows(rule, use, identity) for rule in bound):
+        return None
+    who = f"the identity {identity}" if identity else "a run without an identity"
+    fix = "ask who owns the configuration" if identity else "pass --identity; the rules of this store are bound to it"
+    return _refused(use, f"{who} may not read {use.reference}", fix)
+
+
+def _by_namespace(use: Use, identity: str | None, own: list[StoreRule]) -> PolicyError | None:
+    bound = [rule for rule in own if rule.namespaces]
+    if not bound or any(_allows(rule, use, identity) for rule in bound):
+        return None
+    if use.namespace is None:
+        return _refused(
+            use,
+            f"{use.reference} may be read from some namespaces only, and that of this object is unknown",
+            "pass --namespace (Helm: --post-renderer-args --namespace=NAME), or write metadata.namespace",
+        )
+    return _refused(
+        use, f"the namespace {use.namespace} may not read {use.reference}", "ask who owns the configuration"
+    )
+
+
+def _by_prefix(use: Use, own: list[StoreRule]) -> PolicyError | None:
+    if any(rule.identities or rule.namespaces for rule in own):
+        return None
+    return _refused(use, f"{use.reference} may not be read", "ask who owns the configuration")
+
+
+def _allows(rule: StoreRule, use: Use, identity: str | None) -> bool:
+    return (
+        (not rule.identities or identity in rule.identities)
+        and (not rule.namespaces or use.namespace in rule.namespaces)
+        and _covers(rule, use)
+    )
+
+
+def _covers(rule: StoreRule, use: Use) -> bool:
+    """Whether the ref is, or stands under, one of the rule's prefixes; by whole segments."""
+    if not rule.prefixes:
+        return True
+    segments = use.reference.ref.split("/")
+    return any(segments[: len(prefix)] == prefix for each in rule.prefixes for prefix in [each.rstrip("/").split("/")])
+
+
+def _is_plain(ref: str) -> bool:
+    return not {"", ".", ".."} & set(ref.split("/"))
+
+
+def _refused(use: Use, what: str, fix: str) -> PolicyError:
+    return PolicyError(what, where=use.where, why="policy.stores of the configuration does not allow it", fix=fix)
+
+
+def _unruled(use: Use) -> PolicyError:
+    return PolicyError(
+        f"the store {use.store.name} may not be read",
+        where=use.where,
+        why="policy.unruledStores is `refuse`, and no rule of policy.stores names it",
+        fix="ask who owns the configuration",
+    )
+
+
+def uses(
+    found: Iterable[Use], identity: str | None, rules: Policy
+) -> tuple[list[PolicyError], list[tuple[Where, str]]]:
+    """The faults of the references, and a warning for each value that may stand outside a Secret."""
+    faults: list[PolicyError] = []
+    warnings = []
+    for use in found:
+        judged = (native(use, rules), place(use, rules), read(use, identity, rules))
+        own = [fault for fault in judged if fault is not None]
+        faults += own
+        if not own and use.sink == "elsewhere":
+            warnings.append((use.where, f"the value of {use.reference} stands outside a Secret"))
+    return faults, warnings
