@@ -57,7 +57,9 @@ def from_folder(name: str, version: str = "", package: str = ".", flags: str = "
     sources = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
 
     def build(target: Path) -> None:
-        run("go", "build", "-C", str(folder), f"-ldflags={STRIP} {flags}", "-o", str(target), package)
+        run(
+            "go", "build", "-C", str(folder), "-buildvcs=false", f"-ldflags={STRIP} {flags}", "-o", str(target), package
+        )
 
     return Program(version or hashlib.sha256(sources).hexdigest()[:12], build)
 

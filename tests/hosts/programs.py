@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 from ruamel.yaml import YAML
@@ -18,13 +18,18 @@ Result = subprocess.CompletedProcess[str]
 SECONDS_MAX = 120
 
 
+def absent(message: str) -> NoReturn:
+    """Ends a test that needs what is not here."""
+    if os.environ.get("SECRETWEAVE_REQUIRE_HOSTS") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
 def need(name: str) -> Path:
+    """Where a program of build.py lies."""
     path = path_of(name)
     if not path.exists():
-        message = f"{name} is not built: make test-hosts"
-        if os.environ.get("SECRETWEAVE_REQUIRE_HOSTS") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        absent(f"{name} is not built: make test-hosts")
     return path
 
 

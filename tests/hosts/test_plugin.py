@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.hosts.programs import Helm, need
 
+import secretweave
+
 CHART = str(Path(__file__).parent / "charts" / "shop")
 CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n"
 TOOLS = ("sh", "dirname", "readlink", "rm", "env", "cat")
@@ -32,6 +34,10 @@ def launch(launcher: Path, **environment: str) -> subprocess.CompletedProcess[st
         text=True,
         check=False,
     )
+
+
+def test_the_plugin_has_the_version_of_the_package(plugin: Path):
+    assert f"\nversion: {secretweave.__version__}\n" in (plugin / "plugin.yaml").read_text()
 
 
 def test_the_installed_plugin_has_an_environment_of_its_own(helm4: Helm, plugin: Path):
@@ -135,3 +141,13 @@ def test_helm_3_refuses_to_install_the_plugin(plugin: Path, helm3: Helm):
     assert link.is_symlink()
     link.unlink()
     assert helm3.run("plugin", "list").returncode == 0
+
+
+def test_the_namespace_is_given_as_an_argument(helm: Helm, config: Path):
+    """Neither Helm tells a post-renderer the release's namespace: a store of one namespace is not read without it."""
+    config.write_text(config.read_text().replace("  name: shop\n", "  name: shop\n  namespace: prod\n"))
+    refused = helm.weave("template", "demo", CHART, "--namespace", "prod")
+    assert refused.returncode == 1
+    assert "--post-renderer-args" in refused.stderr
+    woven = helm.weave("template", "demo", CHART, "--namespace", "prod", "--post-renderer-args=--namespace=prod")
+    assert woven.returncode == 0, woven.stderr
