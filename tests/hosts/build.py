@@ -37,7 +37,13 @@ class Program(NamedTuple):
 
 
 def run(*command: str, **environment: str) -> None:
-    subprocess.run(command, check=True, env=os.environ | environment, stdin=subprocess.DEVNULL)
+    """What the command says is shown only when it fails."""
+    result = subprocess.run(
+        command, env=os.environ | environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        sys.stderr.write(result.stdout + result.stderr)
+        result.check_returncode()
 
 
 def install(module: str, package: str, version: str, *flags: str) -> Program:
@@ -87,6 +93,7 @@ PROGRAMS = {
     "expand": from_folder("kubernetes"),
     "substitute": from_folder("substitute"),
     "sigsyaml": from_folder("sigsyaml"),
+    "strategy": from_folder("strategy"),
     "vals": install("github.com/helmfile/vals", "cmd/vals", "v0.46.1", "-tags=custom_providers,vault"),
     "argocd-vault-plugin": from_folder(
         "argocd-vault-plugin", "v1.18.1", "github.com/argoproj-labs/argocd-vault-plugin"
