@@ -1,11 +1,11 @@
-"""The command: the only module that prints, exits and catches SecretweaveError. click is loaded where it is needed."""
+"""What the commands do: the only module that prints, sets exit codes and catches SecretweaveError."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO
 
-from secretweave import options, report
+from secretweave import report
 from secretweave.errors import InputError, SecretweaveError
 from secretweave.options import Request
 
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h."""
-
-
-def main() -> NoReturn:
-    """Runs the command of sys.argv and exits."""
-    request = options.quick(sys.argv[1:], os.environ)
-    if request is None:
-        from secretweave.commands import command
-
-        command(prog_name="secretweave")
-        sys.exit(0)
-    sys.exit(run(request, render))
 
 
 def run(request: Request, work: "Work") -> int:
