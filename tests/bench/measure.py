@@ -19,8 +19,6 @@ def run(file: str, command: list[str]) -> tuple[float, float, int, int]:
     feeder = os.posix_spawn("/bin/cat", ["cat", file], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, sink, 1)])
     os.close(sink)
     actions = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
-    if "BENCH_STDERR" not in os.environ:
-        actions.append((os.POSIX_SPAWN_DUP2, null, 2))
     child = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
     os.close(source)
     _, status, usage = os.wait4(child, 0)

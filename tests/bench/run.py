@@ -72,15 +72,15 @@ class Target(NamedTuple):
 
 def measure(command: list[str], file: Path, runs: int) -> Figures:
     for attempt in (1, runs):
-        text = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-I", "-S", str(HERE / "measure.py"), str(attempt), str(file), *command],
             check=True,
             capture_output=True,
             text=True,
-        ).stdout
-        rows = [[float(word) for word in line.split()] for line in text.splitlines()]
+        )
+        rows = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
         if any(row[3] for row in rows):
-            raise SystemExit(f"{' '.join(command)} failed on {file.name}")
+            raise SystemExit(f"{' '.join(command)} failed on {file.name}: {done.stderr}")
         if rows[0][0] > 5:  # no further runs of what takes so long
             break
     wall, cpu, rss, _ = (statistics.median(column) for column in zip(*rows, strict=True))
@@ -91,8 +91,10 @@ def measure(command: list[str], file: Path, runs: int) -> Figures:
 def vault() -> Iterator[str]:
     with subprocess.Popen([sys.executable, str(HERE / "vault.py")], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.terminate()
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
 
 
 def requests(address: str) -> int:
@@ -212,6 +214,7 @@ def report(sizes: dict[str, int], results: dict[str, dict[str, Figures]]) -> Non
 
 
 def main() -> None:
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     compileall.compile_dir(ROOT / "plugin" / "secretweave", quiet=1)
     sizes: dict[str, int] = {}
     results: dict[str, dict[str, Figures]] = {}
