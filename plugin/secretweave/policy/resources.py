@@ -1,24 +1,32 @@
 """What the manifests of the original system say of resources: Definitions, and the objects of `humanitec.io`.
 
-The schema of Definitions is public (https://github.com/humanitec-architecture/example-library), that of the objects is
+The shape of Definitions is public (https://github.com/humanitec-architecture/example-library), that of the objects is
 not: in these every string and every `{store, ref}` counts, wherever it stands.
 """
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from secretweave.errors import Where
-from secretweave.policy.placeholders import Pointer, find
+from secretweave import references
+from secretweave.errors import SecretweaveError, Where
+from secretweave.model import Reference
+from secretweave.objects import step
+from secretweave.policy.placeholders import Pointer, find, specified
 from secretweave.policy.settings import ResourceKeys
-from secretweave.yamltree import Mapping, Node, Scalar, Sequence
+from secretweave.yamltree import Mapping, Node, Scalar, Sequence, plain, twice
 
-DEFINITION_VERSIONS = frozenset({"entity.humanitec.io/v1b1", "core.api.humanitec.io/v1"})
 GROUP = "humanitec.io"
 NO_RESOURCES = frozenset({"SecretStore", "SecretMapping"})
+SECTIONS = ("entity", "object", "spec")
+"""Under which a Definition says what it is: `entity.humanitec.io/v1b1` has the first, `core.api.humanitec.io/v1` the second."""
+
+_TYPE = re.compile(r"[A-Za-z0-9_/-]+")
+_NO = frozenset({"", "false", "no", "off", "n", "0"})
 
 
 class Criterion(NamedTuple):
-    """What a Definition serves; None: any."""
+    """What a Definition serves; None: any. Application and environment are of no matter: a stream may be for several."""
 
     class_: str | None
     id: str | None
@@ -39,15 +47,17 @@ class Resource(NamedTuple):
     """One resource, or one Definition of resources."""
 
     type: str
-    """Empty: not told."""
+    """Empty: it cannot be told."""
     name: str
     serves: tuple[Criterion, ...]
-    """None: anything of its type."""
+    """Empty: anything of its type."""
     points: tuple[tuple[Pointer, Where], ...]
     secrets: tuple[tuple[str, Where], ...]
     """`store:ref` of the secret references that it holds."""
     provisions: tuple[Provision, ...]
     where: Where
+    type_key: str
+    """The key path at which the type was looked for."""
 
     def __str__(self) -> str:
         return f"{self.type or 'resource'}/{self.name}"
@@ -60,107 +70,143 @@ def is_of_ours(api_version: str) -> bool:
 
 
 def read(api_version: str, kind: str, root: Mapping, where: Where, keys: ResourceKeys) -> Resource | None:
-    """The resource that an object describes (its tree unpruned); None: none."""
+    """The resource that an object describes (its tree unpruned); None: none.
+
+    *where*: of the object, with the document's first line. Raises InputError where a key stands twice in a mapping.
+    """
     if kind in NO_RESOURCES or not is_of_ours(api_version):
         return None
+    content = _Content(where)
+    content.walk(root, "")
     if kind == "Definition":
-        return _definition(root, where)
-    name = _at(root, "metadata.name") or _at(root, "metadata.id")
-    class_, identifier = _at(root, keys.class_) or None, _at(root, keys.id) or None
+        return _definition(root, content)
     return Resource(
-        _at(root, keys.type) or ("" if kind == "Resource" else kind.lower()),
-        name,
-        (Criterion(class_, identifier),),
-        tuple(_points(root, where, "")),
-        tuple(_secrets(root, where, "")),
+        _type(_at(root, keys.type)) or ("" if kind == "Resource" else kind.lower()),
+        _at(root, "metadata.name") or _at(root, "metadata.id"),
+        (Criterion(_at(root, keys.class_) or None, _at(root, keys.id) or None),),
+        tuple(content.points),
+        tuple(content.secrets),
         (),
-        where,
+        content.at(root, ""),
+        keys.type,
     )
 
 
-def _definition(root: Mapping, where: Where) -> Resource:
-    entity: Mapping = next(
-        (each for key in ("entity", "object", "spec") if isinstance(each := root.get(key), Mapping)), root
-    )
-    criteria = entity.get("criteria")
-    provision = entity.get("provision")
-    body = Mapping(False, None, 0, 0)
-    body.pairs = [(key, value) for key, value in root.pairs if value is not entity]
-    inner = Mapping(False, None, 0, 0)
-    inner.pairs = [(key, value) for key, value in entity.pairs if value is not criteria and value is not provision]
-    path = next((key.value for key, value in root.pairs if value is entity), "")
+def _definition(root: Mapping, content: "_Content") -> Resource:
+    sections = [(key, section) for key in SECTIONS if isinstance(section := root.get(key), Mapping)]
+    bodies = [*sections, ("", root)]
+    types = {_text(body, "type") for _, body in bodies} - {""}
     return Resource(
-        entity.text("type"),
-        _at(root, "metadata.id") or _at(root, "metadata.name") or entity.text("name"),
-        tuple(_criteria(criteria)),
-        (*_points(body, where, ""), *_points(inner, where, path)),
-        (*_secrets(body, where, ""), *_secrets(inner, where, path)),
-        tuple(_provisions(provision, where, f"{path}.provision" if path else "provision")),
-        where,
+        _type(types.pop()) if len(types) == 1 else "",
+        _at(root, "metadata.id") or _at(root, "metadata.name") or next((_text(body, "name") for _, body in bodies), ""),
+        tuple(criterion for _, body in bodies for criterion in _criteria(body.get("criteria"))),
+        tuple(content.points),
+        tuple(content.secrets),
+        tuple(
+            provision
+            for key, body in bodies
+            for provision in _provisions(body.get("provision"), content, step(key, "provision"))
+        ),
+        content.at(root, ""),
+        f"{sections[0][0]}.type" if sections else "entity.type",
     )
 
 
 def _criteria(node: Node | None) -> Iterator[Criterion]:
     for each in node.items if isinstance(node, Sequence) else ():
-        if isinstance(each, Mapping):
-            yield Criterion(each.text("class") or None, each.text("res_id") or None)
+        known = each if isinstance(each, Mapping) else Mapping(False, None, 0, 0)
+        yield Criterion(_text(known, "class") or None, _text(known, "res_id") or None)
 
 
-def _provisions(node: Node | None, where: Where, path: str) -> Iterator[Provision]:
+def _provisions(node: Node | None, content: "_Content", path: str) -> Iterator[Provision]:
     for key, value in node.pairs if isinstance(node, Mapping) else ():
         settings = value if isinstance(value, Mapping) else Mapping(False, None, 0, 0)
-        pointers = find("${resources['" + key.value + "']}")
-        for pointer in pointers:
-            yield Provision(
-                pointer,
-                settings.text("is_dependent").lower() == "true",
-                settings.text("match_dependents").lower() == "true",
-                _down(where, value, path, key.value),
-            )
+        yield Provision(
+            specified(key.value),
+            _text(settings, "is_dependent").lower() not in _NO,
+            _text(settings, "match_dependents").lower() not in _NO,
+            content.at(key, step(path, key.value)),
+        )
 
 
-def _points(node: Node, where: Where, path: str) -> Iterator[tuple[Pointer, Where]]:
-    for text, found in _texts(node, where, path):
-        for pointer in find(text):
-            yield pointer, found
+class _Content:
+    """The placeholders and the secret references in an object. Each node is seen once, however many aliases it has."""
 
+    def __init__(self, where: Where) -> None:
+        self._where = where
+        self._seen: set[int] = set()
+        self.points: list[tuple[Pointer, Where]] = []
+        self.secrets: list[tuple[str, Where]] = []
 
-def _texts(node: Node, where: Where, path: str) -> Iterator[tuple[str, Where]]:
-    """Every string, keys too: a placeholder may stand in either."""
-    if isinstance(node, Scalar):
-        yield node.value, where._replace(line=where.line + node.line, field=path)
-    elif isinstance(node, Sequence):
-        for index, item in enumerate(node.items):
-            yield from _texts(item, where, f"{path}[{index}]")
-    else:
+    def at(self, node: Node, path: str) -> Where:
+        return self._where._replace(line=self._where.line + node.line, field=self._where.field + path)
+
+    def walk(self, node: Node, path: str, *, in_secret_refs: bool = False) -> None:
+        if id(node) in self._seen:
+            return
+        self._seen.add(id(node))
+        if isinstance(node, Scalar):
+            self._scalar(node, path)
+        elif isinstance(node, Sequence):
+            for index, item in enumerate(node.items):
+                self.walk(item, step(path, index), in_secret_refs=in_secret_refs)
+        else:
+            self._mapping(node, path, in_secret_refs=in_secret_refs)
+
+    def _mapping(self, node: Mapping, path: str, *, in_secret_refs: bool) -> None:
+        if node.twice:
+            raise twice(*node.twice)
+        store, ref = _text(node, "store"), _text(node, "ref")
+        if ref and (store or in_secret_refs):
+            self.secrets.append((f"{store or '(default store)'}:{ref}", self.at(node, path)))
         for key, value in node.pairs:
-            deeper = f"{path}.{key.value}" if path else key.value
-            yield key.value, where._replace(line=where.line + key.line, field=path)
-            yield from _texts(value, where, deeper)
+            self._scalar(key, path)
+            deeper = step(path, key.value)
+            self.walk(value, deeper, in_secret_refs=in_secret_refs or key.value == "secret_refs")
+
+    def _scalar(self, node: Scalar, path: str) -> None:
+        text = node.value
+        if "${" in text:
+            self.points += ((pointer, self.at(node, path)) for pointer in find(text))
+        if references.may_hold(text):
+            self.secrets += ((secret, self.at(node, path)) for secret in _woven(text))
+        if "store" in text and "ref" in text:
+            self.secrets += ((secret, self.at(node, path)) for secret in _written_in(text))
 
 
-def _secrets(node: Node, where: Where, path: str) -> Iterator[tuple[str, Where]]:
-    if isinstance(node, Scalar):
-        if "secret://" in node.value:
-            yield "a secret:// reference", where._replace(line=where.line + node.line, field=path)
-    elif isinstance(node, Sequence):
-        for index, item in enumerate(node.items):
-            yield from _secrets(item, where, f"{path}[{index}]")
-    else:
-        if node.text("store") and node.text("ref"):
-            yield f"{node.text('store')}:{node.text('ref')}", where._replace(line=where.line + node.line, field=path)
-        for key, value in node.pairs:
-            yield from _secrets(value, where, f"{path}.{key.value}" if path else key.value)
+def _woven(text: str) -> Iterator[str]:
+    """The references of our own grammars; one that is malformed is a fault of its own, told elsewhere."""
+    try:
+        template = references.parse(text)
+    except SecretweaveError:
+        return
+    yield from (str(piece) for piece in template or () if isinstance(piece, Reference))
 
 
-def _down(where: Where, node: Node, path: str, key: str) -> Where:
-    return where._replace(line=where.line + node.line, field=f'{path}["{key}"]')
+def _written_in(text: str) -> Iterator[str]:
+    """A `{store, ref}` in a text that is itself JSON, YAML or HCL, as Terraform writes `driver_inputs`."""
+    member = r"""(?:^|[\s{,\[])\\*["']?(store|ref)\\*["']?\s*[:=]\s*\\*["']?([^\s"'\\,}]+)"""
+    members: dict[str, str] = {}
+    for name, value in re.findall(member, text):
+        if value != "null":
+            members.setdefault(name, value)
+    if len(members) == 2:
+        yield f"{members['store']}:{members['ref']}"
+
+
+def _type(text: str) -> str:
+    return text if _TYPE.fullmatch(text) else ""
+
+
+def _text(node: Mapping, key: str) -> str:
+    """The text under *key*; empty: none, or null."""
+    value = node.get(key)
+    return value.value if isinstance(value, Scalar) and plain(value) is not None else ""
 
 
 def _at(node: Node | None, path: str) -> str:
-    """The text under a key path; empty: none."""
-    for key in path.split("."):
-        if not isinstance(node, Mapping):
-            return ""
-        node = node.get(key)
-    return node.value if isinstance(node, Scalar) and node.value not in {"null", "~"} else ""
+    """The text under a key path; empty: none, or null."""
+    *way, last = path.split(".")
+    for key in way:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return _text(node, last) if isinstance(node, Mapping) else ""
