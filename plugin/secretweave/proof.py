@@ -25,10 +25,12 @@ Why it is sound for libyaml and for what Kubernetes and Helm read with, go-yaml,
     no scalar. A scalar's text differs from its bytes only by line folding, which puts white space where the break was,
     by doubled single quotes, by the escapes of double quotes, and by `!!binary`. Markers hold no white space, quote or
     backslash, so 6 finds each of them: an escaped line break joins text only after a character that is no white space.
--   `!!binary` is spelled `!!`, `!<...>`, or for go-yaml `!%21binary`; with %TAG otherwise, but %TAG is refused.
+-   `!!binary` is spelled `!!...` or `!<...>`; with %TAG otherwise, but %TAG is refused. `!%` (`!%21binary`, which some
+    readers could take for it) is counted too.
 
 Refused, because readers disagree: what is not UTF-8 or holds NUL; `---` with content on or glued to it (Kubernetes
-drops it, Helm cuts at it, libyaml keeps it); %YAML and %TAG (Kubernetes and Helm cut them off from their document).
+refuses it or takes `---#` for a marker, Helm cuts there and keeps the rest as content, libyaml reads `---x` as text);
+%YAML and %TAG (Kubernetes and Helm cut them off from their document).
 
 The lines at column 0 are a document's signature; the slow judgement of 2 to 5 runs once for each different one.
 """
@@ -245,14 +247,14 @@ OVERLAP = 64
 def cut(text: bytes) -> tuple[int, int] | None:
     """(where a piece ends, where the next begins) so that both, judged apart, tell what they would tell together.
 
-    That is after an indented line, else, if the text is within one long line, anywhere with an overlap that no marker
-    is longer than. None: nowhere.
+    That is after an indented line, whose line break both have; else, if the text is within one long line, anywhere,
+    with an overlap that no marker is longer than. None: nowhere.
     """
     last = text.rfind(b"\n ")
     for start in (last, text.rfind(b"\n ", 0, max(last, 0))):
         end = text.find(b"\n", start + 1)
         if start >= 0 and end > 0:
-            return end, end
+            return end + 1, end
     if text.find(b"\n", 1) >= 0:
         return None
     return _between(text, len(text) - 4), _between(text, len(text) - 4 - OVERLAP)
