@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import ssl
@@ -39,7 +40,9 @@ def service_account_key(path: Path) -> None:
 
 
 def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """In a session of its own: an interrupt of the tests does not reach it before its turn."""
+    """In a session of its own: an interrupt of the tests does not reach it before its turn; yet it ends with them."""
+    if setpriv := shutil.which("setpriv"):
+        command = [setpriv, "--pdeathsig=KILL", *command]
     with log.open("wb") as out:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
