@@ -148,7 +148,9 @@ def test_no_text_is_too_much(text: str):
     find(text)
 
 
-@pytest.mark.parametrize("piece", ["${", "${'", '${["', "${[\\", "${a.", "${resources.", "${   ", '${resources["\\', "${\\"])
+@pytest.mark.parametrize(
+    "piece", ["${", "${'", '${["', "${[\\", "${a.", "${resources.", "${   ", '${resources["\\', "${\\"]
+)
 def test_long_texts_take_linear_time(piece: str):
     began = time.monotonic()
     find(piece * 100_000)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from secretweave.errors import PolicyError, Where
 from secretweave.model import Use
-from secretweave.policy import access, graph
+from secretweave.policy import access, restricted
 from secretweave.policy.resources import Resource, is_of_ours, read
 from secretweave.policy.settings import Policy, ResourceKeys
 
@@ -25,6 +25,6 @@ def check(
     """Every fault by any rule, and what is allowed but should be known."""
     refused = (access.kind(api_version, kind, where, rules) for api_version, kind, where in kinds)
     of_uses, warnings = access.uses(uses, identity, rules)
-    of_graph = graph.check(resources, rules.restricted)
+    of_graph = restricted.check(resources, rules.restricted)
     faults = [*(fault for fault in refused if fault), *of_uses, *of_graph.faults]
     return faults, [*warnings, *of_graph.warnings]

@@ -2,8 +2,8 @@ r"""The resource placeholders of Humanitec: `${resources['postgres.default#db'].
 
 https://developer.humanitec.com/platform-orchestrator/reference/placeholders
 
-The rules read these to refuse, so what is doubtful is read widely: an id or a class that cannot be told is any, and what
-begins like a resource placeholder and cannot be read refers to every type.
+The rules read these to refuse, so what is doubtful is read widely: an id or a class that cannot be told is any, and
+what begins like a resource placeholder and cannot be read refers to every type.
 """
 
 import re

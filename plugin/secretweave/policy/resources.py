@@ -19,14 +19,14 @@ from secretweave.yamltree import Mapping, Node, Scalar, Sequence, plain, twice
 GROUP = "humanitec.io"
 NO_RESOURCES = frozenset({"SecretStore", "SecretMapping"})
 SECTIONS = ("entity", "object", "spec")
-"""Under which a Definition says what it is: `entity.humanitec.io/v1b1` has the first, `core.api.humanitec.io/v1` the second."""
+"""Where a Definition says what it is: the first in `entity.humanitec.io`, the second in `core.api.humanitec.io`."""
 
 _TYPE = re.compile(r"[A-Za-z0-9_/-]+")
 _NO = frozenset({"", "false", "no", "off", "n", "0"})
 
 
 class Criterion(NamedTuple):
-    """What a Definition serves; None: any. Application and environment are of no matter: a stream may be for several."""
+    """What a Definition serves; None: any. Application and environment do not count: a stream can be for several."""
 
     class_: str | None
     id: str | None
@@ -134,7 +134,7 @@ class _Content:
 
     def __init__(self, where: Where) -> None:
         self._where = where
-        self._seen: set[int] = set()
+        self._seen: set[tuple[int, bool]] = set()
         self.points: list[tuple[Pointer, Where]] = []
         self.secrets: list[tuple[str, Where]] = []
 
@@ -142,9 +142,10 @@ class _Content:
         return self._where._replace(line=self._where.line + node.line, field=self._where.field + path)
 
     def walk(self, node: Node, path: str, *, in_secret_refs: bool = False) -> None:
-        if id(node) in self._seen:
+        seen = id(node), in_secret_refs
+        if seen in self._seen:
             return
-        self._seen.add(id(node))
+        self._seen.add(seen)
         if isinstance(node, Scalar):
             self._scalar(node, path)
         elif isinstance(node, Sequence):
