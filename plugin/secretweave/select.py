@@ -49,13 +49,13 @@ def pick(record: Record, key: str | None, *, show_names: bool) -> SecretValue:
 
 def text(value: Any) -> bytes:
     """What a typed value is as the content of a Secret. Raises StoreError: null, or not to be written as text."""
-    import json
-
     if isinstance(value, bytes):
         return value
     if value is None:
         raise StoreError("the value is null", fix="store a value, or remove the field and mark the reference optional")
     if not isinstance(value, str):
+        import json
+
         try:
             value = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError):
