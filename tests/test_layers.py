@@ -175,8 +175,8 @@ class Call(NamedTuple):
 CALLS = (
     Call("print", "", "stdout is the manifests', and stderr has one writer"),
     Call("reveal", "select render outputs*", "where a value leaves its wrapping, and nowhere else"),
-    Call("exit", "cli commands", "a fault is raised, not decided"),
-    Call("_exit", "cli", "a fault is raised, not decided"),
+    Call("exit", "__main__ cli commands", "a fault is raised, not decided"),
+    Call("_exit", "__main__ cli", "a fault is raised, not decided"),
     Call("eval", "", "text from a manifest is never code"),
     Call("exec", "", "text from a manifest is never code"),
     Call("system", "", "text from a manifest is never a command"),
