@@ -38,7 +38,7 @@ class Where(NamedTuple):
             spot.append(f"document {self.document}")
         if self.line:
             spot.append(f"line {self.line}")
-        spot += [part for part in (self.resource, self.field) if part]
+        spot += [part for part in (self.resource, self.field.removesuffix(".")) if part]
         return ", ".join(spot)
 
 

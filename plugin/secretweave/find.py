@@ -1,6 +1,7 @@
 """Step two: every reference of the stream, where it stands, and what will change there. No value is known yet."""
 
 from collections.abc import Iterable
+from itertools import islice
 
 from secretweave import policy, references
 from secretweave.config import Config
@@ -9,7 +10,7 @@ from secretweave.manifests import Document
 from secretweave.objects import Object, walk
 from secretweave.page import TEXT_TAGS, Findings, Made, Options, Page
 from secretweave.places import elsewhere, env, mapping, secret
-from secretweave.yamltree import Mapping, Reading, Scalar, parse
+from secretweave.yamltree import Mapping, Reading, Scalar, Sequence, parse
 
 MARKERS = (*references.markers(), b"secretStoreRef")
 """Bytes of which one stands in every document with a reference that its kind does not tell of."""
@@ -47,11 +48,19 @@ def _scan(document: Document, config: Config, options: Options, found: Findings)
                 "a document that is no Kubernetes object", where=Where(line=tree.root.line + 1), fix="remove it"
             )
         return
-    if any(policy.is_of_ours(obj.api_version) for obj in walk(tree.root, None)):
+    most = min(limits.nodes, len(document.data))
+    objects = list(islice(walk(tree.root, options.namespace), most + 1))
+    if len(objects) > most:
+        raise InputError(
+            "the document's aliases unfold into too many objects",
+            fix="raise limits.nodes in the configuration if the manifest is meant so",
+        )
+    if any(policy.is_of_ours(obj.api_version) for obj in objects):
         # The rules over resources need every string of them.
         page.tree = tree = parse(document.data, reading._replace(whole=True))
-    assert tree.root is not None
-    for obj in walk(tree.root, options.namespace):
+        assert tree.root is not None
+        objects = list(walk(tree.root, options.namespace))
+    for obj in objects:
         _object(obj, page)
 
 
@@ -63,8 +72,14 @@ def _object(obj: Object, page: Page) -> None:
         if node is not None and (not isinstance(node, Scalar) or node.tag not in TEXT_TAGS):
             page.fault(InputError("not a plain string", fix="write it as one"), page.where(obj, node.line, name))
     found.kinds.append((obj.api_version, obj.kind, where))
+    items = obj.node.get("items")
+    listed = len(items.items) if isinstance(items, Sequence) else 0
+    if listed > len(obj.items) and obj.kind.endswith("List"):
+        # Items whose kind the list's kind tells are forgotten where they hold nothing of interest.
+        found.kinds.append((obj.api_version, obj.kind.removesuffix("List"), where))
     keys = page.config.settings.policy.restricted.resource_keys
-    resource = policy.read(obj.api_version, obj.kind, obj.node, page.where(obj, 0, ""), keys)
+    own = obj.node if not listed or listed > len(obj.items) else _without_items(obj.node)
+    resource = policy.read(obj.api_version, obj.kind, own, page.where(obj, 0, ""), keys)
     if resource is not None:
         found.resources.append(resource)
     if obj.kind == "SecretMapping" and obj.group == "humanitec.io":
@@ -76,3 +91,11 @@ def _object(obj: Object, page: Page) -> None:
         handled |= secret.find(obj, page)
     handled |= env.find(obj, page)
     elsewhere.find(obj, page, handled)
+
+
+def _without_items(node: Mapping) -> Mapping:
+    """A list of objects without these, which are looked at on their own."""
+    bare = Mapping(node.flow, node.tag, node.start, node.line)
+    bare.pairs = [(key, value) for key, value in node.pairs if key.value != "items"]
+    bare.twice = node.twice
+    return bare

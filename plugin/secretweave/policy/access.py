@@ -60,41 +60,46 @@ def is_allowed_place(use: Use, rules: Policy) -> bool:
     )
 
 
-_STEP = re.compile(r'\["((?:[^"\\]|\\.)*)"\]|\[([0-9]+|\*)\]|([^.\[\]]+)')
-
-
-def _steps(path: str) -> list[str]:
-    return [found[1] or found[2] or found[3] for found in _STEP.finditer(path)]
+def _steps(path: str) -> list[tuple[str, str]]:
+    """The steps of a key path, as `objects.step` writes them: (index of a list, key), one of them empty."""
+    found = re.findall(r'\["((?:[^"\\]|\\.)*)"\]|\[([0-9]+|\*)\]|([^.\[\]]+)', path, re.DOTALL)
+    return [(index, plain or re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)) for quoted, index, plain in found]
 
 
 def _matches(field: str, pattern: str) -> bool:
     steps, wanted = _steps(field), _steps(pattern)
-    return len(steps) == len(wanted) and all(fnmatchcase(step, want) for step, want in zip(steps, wanted, strict=True))
+    return len(steps) == len(wanted) and all(
+        bool(index) == bool(any_index) and fnmatchcase(index, any_index) and fnmatchcase(key, any_key)
+        for (index, key), (any_index, any_key) in zip(steps, wanted, strict=True)
+    )
 
 
 def _pattern(field: str) -> str:
-    return '"' + re.sub(r"\[[0-9]+\]", "[*]", field).replace('"', '\\"') + '"'
+    """The field as a pattern in YAML: any item of a list."""
+    any_item = re.sub(r"\[[0-9]+\]", "[*]", field)
+    return '"' + any_item.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def read(use: Use, identity: str | None, rules: Policy) -> PolicyError | None:
     """The fault of a read that is not allowed to the run's identity, or to the manifest's namespace."""
     own = [rule for rule in rules.stores if rule.store == use.store.name]
     if not own:
-        return _unruled(use) if rules.unruled_stores == "refuse" else None
-    if any(rule.prefixes for rule in own) and not _is_plain(use.reference.ref):
+        unruled = rules.unruled_stores or ("refuse" if rules.stores else "allow")
+        return _unruled(use) if unruled == "refuse" else None
+    if any(rule.prefixes is not None for rule in own) and not _is_plain(use.reference.ref):
         return PolicyError(
             f"a ref with empty or dot segments: {use.reference}",
             where=use.where,
             why="the policy allows reads by the ref's prefix, and such a ref may mean another path",
             fix="write the ref without `//`, `.` and `..`",
         )
-    if any(_covers(rule, use) for rule in own if not (rule.identities or rule.namespaces)):
+    if any(_covers(rule, use) for rule in own if rule.identities is None and rule.namespaces is None):
         return None
     return _by_identity(use, identity, own) or _by_namespace(use, identity, own) or _by_prefix(use, own)
 
 
 def _by_identity(use: Use, identity: str | None, own: list[StoreRule]) -> PolicyError | None:
-    bound = [rule for rule in own if rule.identities]
+    bound = [rule for rule in own if rule.identities is not None]
     if not bound or any(_allows(rule, use, identity) for rule in bound):
         return None
     who = f"the identity {identity}" if identity else "a run without an identity"
@@ -103,7 +108,7 @@ def _by_identity(use: Use, identity: str | None, own: list[StoreRule]) -> Policy
 
 
 def _by_namespace(use: Use, identity: str | None, own: list[StoreRule]) -> PolicyError | None:
-    bound = [rule for rule in own if rule.namespaces]
+    bound = [rule for rule in own if rule.namespaces is not None]
     if not bound or any(_allows(rule, use, identity) for rule in bound):
         return None
     if use.namespace is None:
@@ -118,22 +123,22 @@ def _by_namespace(use: Use, identity: str | None, own: list[StoreRule]) -> Polic
 
 
 def _by_prefix(use: Use, own: list[StoreRule]) -> PolicyError | None:
-    if any(rule.identities or rule.namespaces for rule in own):
+    if any(rule.identities is not None or rule.namespaces is not None for rule in own):
         return None
     return _refused(use, f"{use.reference} may not be read", "ask who owns the configuration")
 
 
 def _allows(rule: StoreRule, use: Use, identity: str | None) -> bool:
     return (
-        (not rule.identities or identity in rule.identities)
-        and (not rule.namespaces or use.namespace in rule.namespaces)
+        (rule.identities is None or identity in rule.identities)
+        and (rule.namespaces is None or use.namespace in rule.namespaces)
         and _covers(rule, use)
     )
 
 
 def _covers(rule: StoreRule, use: Use) -> bool:
     """Whether the ref is, or stands under, one of the rule's prefixes; by whole segments."""
-    if not rule.prefixes:
+    if rule.prefixes is None:
         return True
     segments = use.reference.ref.split("/")
     return any(segments[: len(prefix)] == prefix for each in rule.prefixes for prefix in [each.rstrip("/").split("/")])
@@ -151,7 +156,7 @@ def _unruled(use: Use) -> PolicyError:
     return PolicyError(
         f"the store {use.store.name} may not be read",
         where=use.where,
-        why="policy.unruledStores is `refuse`, and no rule of policy.stores names it",
+        why="no rule of policy.stores in the configuration names it",
         fix="ask who owns the configuration",
     )
 
@@ -163,7 +168,7 @@ def uses(
     faults: list[PolicyError] = []
     warnings = []
     for use in found:
-        judged = (native(use, rules), place(use, rules), read(use, identity, rules))
+        judged = (native(use, rules) or place(use, rules), read(use, identity, rules))
         own = [fault for fault in judged if fault is not None]
         faults += own
         if not own and use.sink == "elsewhere":

@@ -54,17 +54,18 @@ class StoreRule(NamedTuple):
     """Who may read what of a store. As soon as one rule names a store, only what a rule allows can be read of it.
 
     Where rules of a store name identities, one of them must allow the read; where rules name namespaces, one of those
-    must too: a manifest, which chooses its namespace, can only narrow. A rule that names neither allows everybody.
+    must too: a manifest, which chooses its namespace, can only narrow. A rule that names neither allows everybody; an
+    empty list allows nobody, nothing.
     """
 
     store: str
     """The store's name, exactly."""
-    identities: tuple[str, ...] = ()
-    """Exact names, as given by --identity."""
-    namespaces: tuple[str, ...] = ()
-    """Exact names."""
-    prefixes: tuple[str, ...] = ()
-    """Of the ref, by whole path segments: `team/a` allows `team/a/db`, not `team/ab`. None: any ref."""
+    identities: tuple[str, ...] | None = None
+    """Exact names, as given by --identity. Left out: any."""
+    namespaces: tuple[str, ...] | None = None
+    """Exact names. Left out: any."""
+    prefixes: tuple[str, ...] | None = None
+    """Of the ref, by whole path segments: `team/a` allows `team/a/db`, not `team/ab`. Left out: any ref."""
 
 
 class ValuePlace(NamedTuple):
@@ -75,7 +76,7 @@ class ValuePlace(NamedTuple):
     kind: str
     """A glob."""
     field: str
-    """A key path; `*` stands for one step: `data.*`, `spec.template.spec.containers[*].args[*]`."""
+    """A key path; a step is a glob, an item is `[*]`: `data.*`, `spec.template.spec.containers[*].args[*]`."""
 
 
 class Policy(NamedTuple):
@@ -83,6 +84,6 @@ class Policy(NamedTuple):
     refused_kinds: tuple[RefusedKind, ...] = ()
     """Kinds that may not pass at all."""
     stores: tuple[StoreRule, ...] = ()
-    unruled_stores: Literal["allow", "refuse"] = "allow"
-    """Stores that no rule names."""
+    unruled_stores: Literal["allow", "refuse"] | None = None
+    """Stores that no rule names. Left out: `allow` as long as there is no rule at all, else `refuse`."""
     values: tuple[ValuePlace, ...] = ()

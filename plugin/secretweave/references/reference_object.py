@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from secretweave.errors import BadReference, Faults, SecretweaveError
 from secretweave.model import Reference
-from secretweave.yamltree import Mapping, Scalar, plain
+from secretweave.yamltree import Mapping, Node, Scalar, plain, twice
 
 MEMBERS = ("store", "ref", "version", "key", "optional", "default", "value")
 INTERNAL_STORE = "humanitec"
@@ -23,8 +23,10 @@ class Literal(NamedTuple):
 def read(node: Mapping, *, default_store: bool = False) -> Reference | Literal | None:
     """The reference that *node* is; None: no member of one. *default_store*: may `store` be left out?
 
-    Raises BadReference, or Faults if there are several.
+    Raises BadReference, or Faults if there are several; InputError where a member stands twice.
     """
+    if node.twice:
+        raise twice(*node.twice)
     members = {key.value: value for key, value in node.pairs if not _is_null(value)}
     if not members.keys() & set(MEMBERS):
         return None
@@ -93,5 +95,5 @@ def _bad(what: str, fix: str) -> BadReference:
     return BadReference(what, fix=fix)
 
 
-def _is_null(node: object) -> bool:
-    return isinstance(node, Scalar) and not node.style and node.tag is None and node.value in {"", "~", "null"}
+def _is_null(node: Node) -> bool:
+    return isinstance(node, Scalar) and plain(node) is None
