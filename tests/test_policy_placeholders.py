@@ -44,7 +44,7 @@ from secretweave.policy.placeholders import ANY, Pointer, find, specified
         ("${resources['config#${resources.dns.outputs.host}'].outputs.x}", [Pointer("config"), Pointer("dns")]),
         # Selectors: both types count.
         ("${resources.dns<route.outputs.host}", [Pointer("dns"), Pointer("route")]),
-        ("${resources['dns.default<route#web'].outputs.host}", [Pointer("dns", "default"), Pointer("route", None, "web")]),
+        ("${resources['dns.x<route#web'].outputs.host}", [Pointer("dns", "x"), Pointer("route", None, "web")]),
         ("${resources['workload>agent'].outputs.x}", [Pointer("workload"), Pointer("agent")]),
         # Several, nested in text; Terraform's escape.
         ("a ${resources.a.outputs.x}/${context.app.id}/${resources.b.values}", [Pointer("a"), Pointer("b")]),
