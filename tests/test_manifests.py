@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests import yaml_fuzz
 
 from secretweave import manifests
-from secretweave.errors import SecretweaveError
+from secretweave.errors import Faults, SecretweaveError
 from secretweave.manifests import Document, Interest, Reader
 from secretweave.proof import BOM
 from secretweave.spool import Spool
@@ -166,6 +166,25 @@ def test_every_fault_is_told_with_its_place() -> None:
         "1.yaml, document 4, line 8: a NUL byte",
     ]
     assert read.datas == [SECRET]
+
+
+def test_too_many_faults_end_the_reading() -> None:
+    with pytest.raises(Faults) as raised:
+        Read(b"--- x\n" * 1_000_000)
+    assert 1000 < len(raised.value.faults) < 200_000
+
+
+@pytest.mark.parametrize("text", [b"\xe2\x82\xac", b"\xf0\x9f\x98\x80", b"a\xc3\xa9"])
+@pytest.mark.parametrize("shift", range(5))
+def test_characters_at_the_edge_of_a_portion_are_whole(text: bytes, shift: int) -> None:
+    line = b"x" * shift + text * 20_000
+    assert Read(PLAIN + b"data:\n  a: " + line + b"\n").told == []
+    assert Read(PLAIN + b"data:\n  a: " + line + text[:-1] + b"\n").told == ["1.yaml, document 1, line 6: not UTF-8"]
+
+
+@pytest.mark.parametrize("sign", [b"\r", b"\x80", b"\xff", b"-", b"'"])
+def test_a_long_run_of_one_sign_takes_no_long_time(sign: bytes) -> None:
+    assert len(Read(sign * (8 << 20), limit=1 << 20).told) == 1
 
 
 def test_a_document_knows_its_place() -> None:

@@ -9,13 +9,15 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from secretweave.errors import InputError, SecretweaveError, Where
+from secretweave.errors import Faults, InputError, SecretweaveError, Where
 from secretweave.proof import BOM, MARKER_LINE, REFUSALS, Interest, Judge, Piecemeal, Search, cut
 from secretweave.spool import Spool
 
 __all__ = ["Document", "Interest", "Reader"]
 
 BLOCK = 1 << 20
+FAULTS_MAX = 1000
+"""Who made so many wants no further one told."""
 
 
 class Document(NamedTuple):
@@ -41,7 +43,8 @@ class Reader:
     """Iterates over the documents that may matter, in order; everything goes into the spool on the way.
 
     *limit*: the longest document, in bytes, that may matter. What must be refused becomes an InputError in *faults*,
-    and reading goes on. Sources become one stream: a marker line is put between two where there is none.
+    and reading goes on; only too many of them are raised at once, as Faults. Sources become one stream: a marker line
+    is put between two where there is none.
     """
 
     def __init__(
@@ -119,6 +122,8 @@ class Reader:
     def _documents(self, stream: BinaryIO) -> Iterator[Document]:
         reading = True
         while reading:
+            if len(self._faults) > FAULTS_MAX:
+                raise Faults(self._faults)
             end = self._text.rfind(MARKER_LINE, 1) + 1
             if end:
                 yield from self._whole(end)

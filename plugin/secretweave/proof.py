@@ -111,6 +111,9 @@ MEMO_ENTRIES = 4096
 MEMO_LENGTH = 1024
 """The longest signature kept: a line at column 0 can be megabytes."""
 SIGNATURE_MAX = 1 << 16
+PORTION = 1 << 14
+MAX_CHARACTER = 4
+"""Bytes of a character in UTF-8."""
 
 Search = tuple[Callable[[int], int], str]
 """(from where -> the next position, or -1; the refusal it means, or empty: the document there matters)"""
@@ -202,10 +205,17 @@ def _pattern(text: bytes, pattern: re.Pattern[bytes], end: int) -> Callable[[int
 
 def _undecodable(text: bytes, end: int) -> Callable[[int], int]:
     def search(position: int) -> int:
-        try:
-            str(memoryview(text)[position:end], "utf-8")
-        except UnicodeDecodeError as error:
-            return position + error.start
+        # In portions, because an error copies what was to be decoded.
+        while position < end:
+            stop = min(position + PORTION, end)
+            try:
+                text[position:stop].decode()
+            except UnicodeDecodeError as error:
+                at_edge = stop < end and stop - position - error.start < MAX_CHARACTER and error.start
+                if not at_edge:
+                    return position + error.start
+                stop = position + error.start
+            position = stop
         return -1
 
     return search
@@ -257,11 +267,12 @@ def cut(text: bytes) -> tuple[int, int] | None:
             return end + 1, end
     if text.find(b"\n", 1) >= 0:
         return None
-    return _between(text, len(text) - 4), _between(text, len(text) - 4 - OVERLAP)
+    return _between(text, len(text) - MAX_CHARACTER), _between(text, len(text) - MAX_CHARACTER - OVERLAP)
 
 
 def _between(text: bytes, position: int) -> int:
-    """A position at or before *position* that is neither within a character nor within CRLF."""
-    while position > 0 and (text[position] & 0xC0 == 0x80 or text[position - 1] == 0x0D):
-        position -= 1
-    return position
+    """A position at or shortly before *position* that is not within a character."""
+    for each in range(position, max(position - MAX_CHARACTER, 0), -1):
+        if text[each] & 0xC0 != 0x80:
+            return each
+    return max(position, 0)
