@@ -132,6 +132,7 @@ criteria:
         ("criteria: [null, {class: x}]", (Criterion(None, None), Criterion("x", None))),
         ("criteria: [{class: null, res_id: ~}]", (Criterion(None, None),)),
         ('criteria: [{class: "null", res_id: 7}]', (Criterion("null", "7"),)),
+        ("criteria: [{class: '${context.env.id}', res_id: x}]", (Criterion(None, "x"),)),
     ],
 )
 def test_criteria(criteria: str, expected: tuple[Criterion, ...]):

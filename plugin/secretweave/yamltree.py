@@ -75,9 +75,9 @@ class Mapping:
         return next((value for name, value in self.pairs if name.value == key), None)
 
     def text(self, key: str) -> str:
-        """The scalar under *key*, or an empty string."""
+        """The scalar under *key*; empty: none, or null."""
         node = self.get(key)
-        return node.value if isinstance(node, Scalar) else ""
+        return node.value if isinstance(node, Scalar) and plain(node) is not None else ""
 
 
 class Sequence:
@@ -227,7 +227,16 @@ class _Builder:
 
 def _close(node: Mapping, *, whole: bool, field: bool) -> None:
     """Decides whether a mapping is live, and lets go of the pairs that nobody will ask for."""
-    merged = [value for key, value in node.pairs if key.value == "<<" and not key.style]
+    merges = [(key, value) for key, value in node.pairs if key.value == "<<"]
+    for key, _ in merges:
+        if key.tag is not None:
+            raise InputError(
+                "a merge key (<<) with a tag",
+                where=Where(line=key.line + 1),
+                why="parsers differ in whether it merges",
+                fix="write it without",
+            )
+    merged = [value for key, value in merges if not key.style]
     if merged:
         node.pairs = _merge(node.pairs, merged)
     names = {key.value for key, _ in node.pairs}

@@ -10,7 +10,7 @@ from secretweave.model import Reference
 from secretweave.objects import Object, step
 from secretweave.page import Findings, Made, Merged, Page
 from secretweave.spans import item_removal
-from secretweave.yamltree import Mapping, Scalar, Sequence
+from secretweave.yamltree import Mapping, Scalar, Sequence, twice
 
 SPEC_KEYS = {"secretName", "secretData"}
 ITEM_KEYS = {"secretKey", "secretStoreName", "remoteRef"}
@@ -102,6 +102,8 @@ def _item(item: object, where: Where) -> tuple[Reference, str]:
 
 
 def _known(node: Mapping, known: set[str], where: Where) -> None:
+    if node.twice:
+        raise twice(*node.twice).at(where)
     for key, value in node.pairs:
         null = isinstance(value, Scalar) and not value.style and value.value in {"", "null", "~"}
         if key.value not in known and not null:

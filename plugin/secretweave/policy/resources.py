@@ -14,7 +14,7 @@ from secretweave.model import Reference
 from secretweave.objects import step
 from secretweave.policy.placeholders import Pointer, find, specified
 from secretweave.policy.settings import ResourceKeys
-from secretweave.yamltree import Mapping, Node, Scalar, Sequence, plain, twice
+from secretweave.yamltree import Mapping, Node, Scalar, Sequence, twice
 
 GROUP = "humanitec.io"
 NO_RESOURCES = frozenset({"SecretStore", "SecretMapping"})
@@ -83,7 +83,7 @@ def read(api_version: str, kind: str, root: Mapping, where: Where, keys: Resourc
     return Resource(
         _type(_at(root, keys.type)) or ("" if kind == "Resource" else kind.lower()),
         _at(root, "metadata.name") or _at(root, "metadata.id"),
-        (Criterion(_at(root, keys.class_) or None, _at(root, keys.id) or None),),
+        (Criterion(_known(_at(root, keys.class_)), _known(_at(root, keys.id))),),
         tuple(content.points),
         tuple(content.secrets),
         (),
@@ -95,10 +95,10 @@ def read(api_version: str, kind: str, root: Mapping, where: Where, keys: Resourc
 def _definition(root: Mapping, content: "_Content") -> Resource:
     sections = [(key, section) for key in SECTIONS if isinstance(section := root.get(key), Mapping)]
     bodies = [*sections, ("", root)]
-    types = {_text(body, "type") for _, body in bodies} - {""}
+    types = {body.text("type") for _, body in bodies} - {""}
     return Resource(
         _type(types.pop()) if len(types) == 1 else "",
-        _at(root, "metadata.id") or _at(root, "metadata.name") or next((_text(body, "name") for _, body in bodies), ""),
+        _at(root, "metadata.id") or _at(root, "metadata.name") or next((body.text("name") for _, body in bodies), ""),
         tuple(criterion for _, body in bodies for criterion in _criteria(body.get("criteria"))),
         tuple(content.points),
         tuple(content.secrets),
@@ -115,7 +115,7 @@ def _definition(root: Mapping, content: "_Content") -> Resource:
 def _criteria(node: Node | None) -> Iterator[Criterion]:
     for each in node.items if isinstance(node, Sequence) else ():
         known = each if isinstance(each, Mapping) else Mapping(False, None, 0, 0)
-        yield Criterion(_text(known, "class") or None, _text(known, "res_id") or None)
+        yield Criterion(_known(known.text("class")), _known(known.text("res_id")))
 
 
 def _provisions(node: Node | None, content: "_Content", path: str) -> Iterator[Provision]:
@@ -123,8 +123,8 @@ def _provisions(node: Node | None, content: "_Content", path: str) -> Iterator[P
         settings = value if isinstance(value, Mapping) else Mapping(False, None, 0, 0)
         yield Provision(
             specified(key.value),
-            _text(settings, "is_dependent").lower() not in _NO,
-            _text(settings, "match_dependents").lower() not in _NO,
+            settings.text("is_dependent").lower() not in _NO,
+            settings.text("match_dependents").lower() not in _NO,
             content.at(key, step(path, key.value)),
         )
 
@@ -157,7 +157,7 @@ class _Content:
     def _mapping(self, node: Mapping, path: str, *, in_secret_refs: bool) -> None:
         if node.twice:
             raise twice(*node.twice)
-        store, ref = _text(node, "store"), _text(node, "ref")
+        store, ref = node.text("store"), node.text("ref")
         if ref and (store or in_secret_refs):
             self.secrets.append((f"{store or '(default store)'}:{ref}", self.at(node, path)))
         for key, value in node.pairs:
@@ -195,14 +195,13 @@ def _written_in(text: str) -> Iterator[str]:
         yield f"{members['store']}:{members['ref']}"
 
 
+def _known(text: str) -> str | None:
+    """A class or an id; None: not told, or by a placeholder."""
+    return text if text and "${" not in text else None
+
+
 def _type(text: str) -> str:
     return text if _TYPE.fullmatch(text) else ""
-
-
-def _text(node: Mapping, key: str) -> str:
-    """The text under *key*; empty: none, or null."""
-    value = node.get(key)
-    return value.value if isinstance(value, Scalar) and plain(value) is not None else ""
 
 
 def _at(node: Node | None, path: str) -> str:
@@ -210,4 +209,4 @@ def _at(node: Node | None, path: str) -> str:
     *way, last = path.split(".")
     for key in way:
         node = node.get(key) if isinstance(node, Mapping) else None
-    return _text(node, last) if isinstance(node, Mapping) else ""
+    return node.text(last) if isinstance(node, Mapping) else ""
