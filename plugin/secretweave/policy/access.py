@@ -93,39 +93,37 @@ def read(use: Use, identity: str | None, rules: Policy) -> PolicyError | None:
             why="the policy allows reads by the ref's prefix, and such a ref may mean another path",
             fix="write the ref without `//`, `.` and `..`",
         )
-    if any(_covers(rule, use) for rule in own if rule.identities is None and rule.namespaces is None):
+    allowing = [rule for rule in own if _allows(rule, use, identity)]
+    if any(rule.identities is None and rule.namespaces is None for rule in allowing):
         return None
-    return _by_identity(use, identity, own) or _by_namespace(use, identity, own) or _by_prefix(use, own)
-
-
-def _by_identity(use: Use, identity: str | None, own: list[StoreRule]) -> PolicyError | None:
-    bound = [rule for rule in own if rule.identities is not None]
-    if not bound or any(_allows(rule, use, identity) for rule in bound):
+    by_identity = any(rule.identities is not None for rule in own)
+    by_namespace = any(rule.identities is None and rule.namespaces is not None for rule in own)
+    if (
+        allowing
+        and (not by_identity or any(rule.identities is not None for rule in allowing))
+        and (not by_namespace or any(rule.namespaces is not None for rule in allowing))
+    ):
         return None
-    who = f"the identity {identity}" if identity else "a run without an identity"
-    fix = "ask who owns the configuration" if identity else "pass --identity; the rules of this store are bound to it"
-    return _refused(use, f"{who} may not read {use.reference}", fix)
+    return _not_allowed(use, identity, [rule for rule in own if _covers(rule, use)], by_identity=by_identity)
 
 
-def _by_namespace(use: Use, identity: str | None, own: list[StoreRule]) -> PolicyError | None:
-    bound = [rule for rule in own if rule.namespaces is not None]
-    if not bound or any(_allows(rule, use, identity) for rule in bound):
-        return None
+def _not_allowed(use: Use, identity: str | None, covering: list[StoreRule], *, by_identity: bool) -> PolicyError:
+    """Says by what a read fails: its ref, else the identity, else the namespace."""
+    ask = "ask who owns the configuration"
+    if not covering:
+        return _refused(use, f"{use.reference} is under no prefix that may be read", ask)
+    if by_identity and not any(identity in (rule.identities or ()) for rule in covering):
+        if identity is None:
+            fix = "pass --identity; the rules of this store are bound to it"
+            return _refused(use, f"a run without an identity may not read {use.reference}", fix)
+        return _refused(use, f"the identity {identity} may not read {use.reference}", ask)
     if use.namespace is None:
         return _refused(
             use,
             f"{use.reference} may be read from some namespaces only, and that of this object is unknown",
             "pass --namespace (Helm: --post-renderer-args --namespace=NAME), or write metadata.namespace",
         )
-    return _refused(
-        use, f"the namespace {use.namespace} may not read {use.reference}", "ask who owns the configuration"
-    )
-
-
-def _by_prefix(use: Use, own: list[StoreRule]) -> PolicyError | None:
-    if any(rule.identities is not None or rule.namespaces is not None for rule in own):
-        return None
-    return _refused(use, f"{use.reference} may not be read", "ask who owns the configuration")
+    return _refused(use, f"the namespace {use.namespace} may not read {use.reference}", ask)
 
 
 def _allows(rule: StoreRule, use: Use, identity: str | None) -> bool:

@@ -53,9 +53,9 @@ class RefusedKind(NamedTuple):
 class StoreRule(NamedTuple):
     """Who may read what of a store. As soon as one rule names a store, only what a rule allows can be read of it.
 
-    Where rules of a store name identities, one of them must allow the read; where rules name namespaces, one of those
-    must too: a manifest, which chooses its namespace, can only narrow. A rule that names neither allows everybody; an
-    empty list allows nobody, nothing.
+    A rule allows what fits all that it names; an empty list fits nobody, nothing. Where a rule of the store names
+    identities, one that does must allow the read; where a rule names namespaces alone, one that names namespaces must,
+    too: a manifest, which chooses its namespace, can only narrow. A rule that names neither allows everybody.
     """
 
     store: str
