@@ -68,7 +68,7 @@ UNNEEDED = {
     "jsonschema": "the readers check",
 }
 MODULES_MAX = 145
-"""Beyond those of a bare interpreter; a third of them come with ruamel.yaml, whose C parser imports the whole package."""
+"""Beyond those of a bare interpreter; a third come with ruamel.yaml, whose C parser imports the whole package."""
 
 
 @pytest.fixture(scope="module")
