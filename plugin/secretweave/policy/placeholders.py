@@ -30,7 +30,7 @@ ANY = Pointer("*")
 ROOT = "resources"
 _MEMBERS = frozenset({"outputs", "values", "account", "guresid"})
 """What follows the resource."""
-_TOLD = re.compile(r"[A-Za-z0-9_.-]+")
+_TOLD = r"[A-Za-z0-9_.-]+"
 """A class or an id that says which; `@` means that of the resource in which it stands, `$` a placeholder within."""
 
 
@@ -71,7 +71,9 @@ def specified(text: str) -> Pointer:
     found = _grammar()[2].fullmatch(text.strip())
     if found is None:
         return ANY
-    class_, identifier = (name if name and _TOLD.fullmatch(name) else None for name in (found["class"], found["id"]))
+    class_, identifier = (
+        name if name and re.fullmatch(_TOLD, name) else None for name in (found["class"], found["id"])
+    )
     return Pointer(found["type"], None if class_ and "." in class_ else class_, identifier)
 
 
@@ -89,7 +91,7 @@ def _read(text: str, start: int) -> list[Pointer]:
     first = steps[0]
     if first.text == ROOT:
         return _resource(steps[1:])
-    unreadable = first.quoted and not _TOLD.fullmatch(first.text)
+    unreadable = first.quoted and not re.fullmatch(_TOLD, first.text)
     alike = first.text.startswith(ROOT) and not first.text.replace("_", "").isalnum()
     return [ANY] if unreadable or alike else []
 

@@ -21,7 +21,7 @@ NO_RESOURCES = frozenset({"SecretStore", "SecretMapping"})
 SECTIONS = ("entity", "object", "spec")
 """Where a Definition says what it is: the first in `entity.humanitec.io`, the second in `core.api.humanitec.io`."""
 
-_TYPE = re.compile(r"[A-Za-z0-9_/-]+")
+_TYPE = r"[A-Za-z0-9_/-]+"
 _NO = frozenset({"", "false", "no", "off", "n", "0"})
 
 
@@ -201,7 +201,7 @@ def _known(text: str) -> str | None:
 
 
 def _type(text: str) -> str:
-    return text if _TYPE.fullmatch(text) else ""
+    return text if re.fullmatch(_TYPE, text) else ""
 
 
 def _at(node: Node | None, path: str) -> str:
