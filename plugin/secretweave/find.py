@@ -48,12 +48,11 @@ def _scan(document: Document, config: Config, options: Options, found: Findings)
                 "a document that is no Kubernetes object", where=Where(line=tree.root.line + 1), fix="remove it"
             )
         return
-    most = min(limits.nodes, len(document.data))
-    objects = list(islice(walk(tree.root, options.namespace), most + 1))
-    if len(objects) > most:
+    objects = list(islice(walk(tree.root, options.namespace), page.visits + 1))
+    if len(objects) > page.visits:
         raise InputError(
             "the document's aliases unfold into too many objects",
-            fix="raise limits.nodes in the configuration if the manifest is meant so",
+            fix="write out what they stand for, or cut the document up",
         )
     if any(policy.is_of_ours(obj.api_version) for obj in objects):
         # The rules over resources need every string of them.

@@ -14,6 +14,8 @@ from secretweave.scalars import parent_indentation
 from secretweave.yamltree import Scalar, Tree
 
 Sink = Literal["secret", "env", "mapping", "elsewhere"]
+SLACK = 1000
+"""Nodes beyond one for each byte, of which only aliases can make more: what a small document may unfold into."""
 TEXT_TAGS = frozenset({None, "!", "tag:yaml.org,2002:str"})
 
 
@@ -81,7 +83,7 @@ class Page:
         self.config = config
         self.options = options
         self.found = found
-        self.visits = config.settings.limits.nodes
+        self.visits = min(config.settings.limits.nodes, len(document.data) + SLACK)
         self._edited: dict[tuple[int, int], Edit] = {}
 
     @property

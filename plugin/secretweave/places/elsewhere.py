@@ -19,7 +19,7 @@ def find(obj: Object, page: Page, handled: set[str]) -> None:
         if page.visits < 0:
             raise InputError(
                 "the document's aliases unfold into too many nodes",
-                fix="raise limits.nodes in the configuration if the manifest is meant so",
+                fix="write out what they stand for, or cut the document up",
             )
         if isinstance(node, Scalar):
             if not (definition and path.endswith(".description")):
