@@ -39,6 +39,11 @@ AMBIGUOUS_TWICE = KEPT_KEYS | {"namespace", "spec", "data", "stringData", "env",
 """Keys that may not stand twice: parsers differ in which one counts, and policy must judge what the cluster gets."""
 
 
+MARKS_OF_A_REFERENCE = KEPT_KEYS | {"<<", "store", "ref", "secretStoreRef"}
+CROWDED = 64
+"""Pairs of one mapping that are kept until it closes; more than a reference object has members."""
+
+
 class Scalar:
     """A scalar: its effective text, and where and how it is written."""
 
@@ -59,7 +64,7 @@ class Scalar:
 class Mapping:
     """A mapping: its surviving pairs in order; merge keys (`<<`) are already followed, the merged pairs stand last."""
 
-    __slots__ = ("end", "flow", "line", "live", "pairs", "start", "tag", "twice")
+    __slots__ = ("crowded", "end", "flow", "line", "live", "pairs", "start", "tag", "twice")
 
     def __init__(self, flow: bool, tag: str | None, start: int, line: int) -> None:
         self.pairs: list[tuple[Scalar, Node]] = []
@@ -70,6 +75,8 @@ class Mapping:
         self.line = line
         self.live = False
         self.twice: tuple[str, int] | None = None
+        self.crowded = False
+        """Pairs were let go before it closed: it is no reference object, whatever its keys say."""
 
     def get(self, key: str) -> "Node | None":
         return next((value for name, value in self.pairs if name.value == key), None)
@@ -223,6 +230,18 @@ class _Builder:
                     raise twice(text, key.line)
             seen[-1].add(text)
             parent.pairs.append((key, node))
+            if len(parent.pairs) >= CROWDED and not whole:
+                parent.crowded = True
+                parent.pairs = _kept(parent.pairs, MARKS_OF_A_REFERENCE)
+
+
+def _kept(pairs: list[tuple[Scalar, Node]], names: frozenset[str]) -> list[tuple[Scalar, Node]]:
+    """The pairs that somebody may ask for: live ones, objects, and those under *names*."""
+    return [
+        (key, value)
+        for key, value in pairs
+        if value.live or key.live or key.value in names or (isinstance(value, Mapping) and _is_object(value))
+    ]
 
 
 def _close(node: Mapping, *, whole: bool, field: bool) -> None:
@@ -243,11 +262,7 @@ def _close(node: Mapping, *, whole: bool, field: bool) -> None:
     reference = field or {"store", "ref"} <= names or "secretStoreRef" in names
     node.live = reference or any(value.live or key.live for key, value in node.pairs)
     if not (whole or reference):
-        node.pairs = [
-            (key, value)
-            for key, value in node.pairs
-            if value.live or key.live or key.value in KEPT_KEYS or (isinstance(value, Mapping) and _is_object(value))
-        ]
+        node.pairs = _kept(node.pairs, KEPT_KEYS)
 
 
 def _under_data(key: Scalar | None) -> bool:

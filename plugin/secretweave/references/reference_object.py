@@ -27,6 +27,8 @@ def read(node: Mapping, *, default_store: bool = False) -> Reference | Literal |
     """
     if node.twice:
         raise twice(*node.twice)
+    if node.crowded:
+        raise _bad("a reference object with too many members", f"known are {', '.join(MEMBERS)}")
     members = {key.value: value for key, value in node.pairs if not _is_null(value)}
     if not members.keys() & set(MEMBERS):
         return None
