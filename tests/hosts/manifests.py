@@ -5,6 +5,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.hosts.build import use_go
+
 MODULES = {
     "github.com/argoproj/argo-cd/v3@v3.2.12": ("manifests/**/*.yaml",),
     "github.com/cert-manager/cert-manager@v1.20.2": ("deploy/crds/*.yaml",),
@@ -19,7 +21,8 @@ BYTES_MIN = 10_000
 
 
 def fetch(module: str) -> Path:
-    """The module's folder. Raises OSError without Go, CalledProcessError where it cannot be fetched."""
+    """The module's folder. Raises CalledProcessError where it cannot be fetched."""
+    use_go()
     answer = subprocess.run(["go", "mod", "download", "-json", module], check=True, capture_output=True, cwd="/").stdout
     return Path(json.loads(answer)["Dir"])
 
