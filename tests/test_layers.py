@@ -33,7 +33,7 @@ class Rule(NamedTuple):
 OURS = (
     Rule("errors modules", "", "everything stands on it"),
     Rule("model", "errors", "records hold no behaviour of a step"),
-    Rule("yamltree", "errors", "one library behind one face"),
+    Rule("yamltree*", "errors yamltree*", "one library behind one face"),
     Rule("settings", "errors yamltree", "reads any settings, knows none"),
     Rule(f"references* {TEXT}", f"errors model modules yamltree references* {TEXT}", "a grammar knows text alone"),
     Rule("policy*", "errors model yamltree objects settings references* policy*", "a rule judges what it is handed"),
@@ -63,7 +63,7 @@ class Foreign(NamedTuple):
 
 FOREIGN = (
     Foreign("_ruamel_yaml", "yamltree", False, "a private class: one place to mend when it changes"),
-    Foreign("ruamel ruamel.*", "yamltree structure", False, "structure asks it how a whole text reads"),
+    Foreign("ruamel ruamel.*", "yamltree yamltree/builder structure", False, "structure asks it how a whole text reads"),
     Foreign("click click.*", "commands", False, "a plain render does without it"),
     Foreign("cryptography cryptography.*", "spool", True, "only a long stream needs it"),
     Foreign("concurrent.* threading", "resolve", True, "only a remote store needs it"),

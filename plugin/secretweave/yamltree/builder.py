@@ -1,38 +1,17 @@
-"""One YAML document's bytes -> a tree whose nodes know their span; the only importer of ruamel.yaml's C parser.
-
-The tree is built from libyaml's events, never constructed into Python values and never dumped: spans are all that the
-weaver needs, and a round trip would rewrite bytes that are not ours. A document can be 4 MiB of which three scalars
-matter, so the tree is pruned while it grows: a container that closes without anything live in it is forgotten.
-
-Live is a scalar for which `alive` says yes, a mapping key for which it does, a `{store, ref}` object, a
-`secretStoreRef`, a mapping as a value in `data`, and whatever holds one of these. `metadata`, and what has an anchor,
-stay whole: an alias may yet put it where it matters. Items with a kind stay, with what names them.
-
-Marks count code points (https://github.com/yaml/libyaml); `Tree.offset` turns them into bytes.
-"""
+"""Events -> the tree of one document, pruned while it grows."""
 
 import base64
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from secretweave.errors import InputError, SecretweaveError, Where
+from ruamel.yaml import events
 
-try:
-    from _ruamel_yaml import CParser
-    from ruamel.yaml import events
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-except ImportError as missing:
-    raise SecretweaveError(
-        "the C part of ruamel.yaml is not installed",
-        why="ruamel.yaml leaves it to an extra",
-        fix="pip install 'ruamel.yaml[oldlibyaml]'",
-    ) from missing
+from secretweave.errors import InputError, Where
+from secretweave.yamltree.nodes import BINARY_TAG, DULL, Container, Mapping, Node, Scalar, Sequence, twice
 
 MAX_DEPTH = 100
 MAX_NODES = 1_000_000
 
-BINARY_TAG = "tag:yaml.org,2002:binary"
 KEPT_KEYS = frozenset({"apiVersion", "kind", "metadata", "items", "name", "type"})
 """Keys whose pair stays as long as its mapping does."""
 AMBIGUOUS_TWICE = KEPT_KEYS | {"namespace", "spec", "data", "stringData", "env", "value", "valueFrom", "store", "ref"}
@@ -42,80 +21,6 @@ AMBIGUOUS_TWICE = KEPT_KEYS | {"namespace", "spec", "data", "stringData", "env",
 MARKS_OF_A_REFERENCE = KEPT_KEYS | {"<<", "store", "ref", "secretStoreRef"}
 CROWDED = 64
 """Pairs of one mapping that are kept until it closes; more than a reference object has members."""
-
-
-class Scalar:
-    """A scalar: its effective text, and where and how it is written."""
-
-    __slots__ = ("end", "line", "live", "start", "style", "tag", "value")
-
-    def __init__(self, value: str, style: str, tag: str | None, start: int, end: int, line: int) -> None:
-        self.value = value
-        self.style = style
-        """Empty for plain, else one of `'`, `"`, `|`, `>`."""
-        self.tag = tag
-        self.start = start
-        self.end = end
-        self.line = line
-        """Counted from 0 in the document."""
-        self.live = False
-
-
-class Mapping:
-    """A mapping: its surviving pairs in order; merge keys (`<<`) are already followed, the merged pairs stand last."""
-
-    __slots__ = ("crowded", "end", "flow", "line", "live", "pairs", "start", "tag", "twice")
-
-    def __init__(self, flow: bool, tag: str | None, start: int, line: int) -> None:
-        self.pairs: list[tuple[Scalar, Node]] = []
-        self.flow = flow
-        self.tag = tag
-        self.start = start
-        self.end = start
-        self.line = line
-        self.live = False
-        self.twice: tuple[str, int] | None = None
-        self.crowded = False
-        """Pairs were let go before it closed: it is no reference object, whatever its keys say."""
-
-    def get(self, key: str) -> "Node | None":
-        return next((value for name, value in self.pairs if name.value == key), None)
-
-    def text(self, key: str) -> str:
-        """The scalar under *key*; empty: none, or null."""
-        node = self.get(key)
-        return node.value if isinstance(node, Scalar) and plain(node) is not None else ""
-
-
-class Sequence:
-    """A sequence; items that were forgotten are `DULL`, so that the indices stay right."""
-
-    __slots__ = ("end", "flow", "items", "line", "live", "start", "tag")
-
-    def __init__(self, flow: bool, tag: str | None, start: int, line: int) -> None:
-        self.items: list[Node] = []
-        self.flow = flow
-        self.tag = tag
-        self.start = start
-        self.end = start
-        self.line = line
-        self.live = False
-
-
-Node = Scalar | Mapping | Sequence
-Container = Mapping | Sequence
-DULL = Scalar("", "", None, 0, 0, 0)
-
-
-class Tree(NamedTuple):
-    """One document: its root (None: no content) and its text."""
-
-    root: Node | None
-    text: str
-
-    def offset(self, index: int) -> int:
-        """The byte offset of a code point index."""
-        return index if self.text.isascii() else len(self.text[:index].encode())
 
 
 class Reading(NamedTuple):
@@ -129,7 +34,7 @@ class Reading(NamedTuple):
     nodes: int = MAX_NODES
 
 
-class _Builder:
+class Builder:
     """Takes one document's events off a parser and keeps what is live."""
 
     def __init__(self, get_event: Callable[[], Any], reading: Reading) -> None:
@@ -299,120 +204,3 @@ def _binary(node: Scalar) -> str:
         return base64.b64decode("".join(node.value.split()), validate=True).decode(errors="surrogateescape")
     except ValueError:
         raise InputError("a !!binary value is not base64", where=Where(line=node.line + 1)) from None
-
-
-def twice(key: str, line: int) -> InputError:
-    return InputError(
-        "a mapping has the same key twice",
-        where=Where(line=line + 1, field=key if re.fullmatch(r"[\w./-]{1,64}", key) else ""),
-        why="parsers differ in which of the two counts",
-        fix="keep one of them",
-    )
-
-
-UNREAD_FLOW = frozenset(
-    {
-        "found unexpected ':'",
-        "did not find expected ',' or '}'",
-        "did not find expected ',' or ']'",
-        "did not find expected node content",
-    }
-)
-"""What libyaml 0.1.7, which ruamel.yaml.clib bundles, says of `[http://x]` and its like: `:` and `?` in flow style.
-
-Kubernetes reads them. Such a document is parsed again by ruamel.yaml's own parser, a fiftieth as fast.
-"""
-UNLIKE_BREAKS = re.compile("[\x85\u2028\u2029]")
-"""Line breaks for libyaml and for Go, not for ruamel.yaml's own parser."""
-
-
-def _documents(text: str, reading: Reading) -> list[Node]:
-    try:
-        return _built(CParser(text).get_event, reading)
-    except MarkedYAMLError as error:
-        if error.problem in UNREAD_FLOW and not UNLIKE_BREAKS.search(text):
-            try:
-                return _documents_slowly(text, reading)
-            except YAMLError:
-                pass
-        raise _not_yaml(error) from None
-    except YAMLError as error:
-        reason = getattr(error, "reason", None) or "a character that YAML does not allow"
-        raise InputError(f"not YAML: {reason}") from None
-
-
-def _documents_slowly(text: str, reading: Reading) -> list[Node]:
-    from ruamel.yaml import YAML
-
-    return _built(iter(YAML(typ="safe", pure=True).parse(text)).__next__, reading)
-
-
-def _built(get_event: Callable[[], Any], reading: Reading) -> list[Node]:
-    roots = []
-    while True:
-        event = get_event()
-        if isinstance(event, events.DocumentStartEvent):
-            roots.append(_Builder(get_event, reading).build())
-        elif event is None or isinstance(event, events.StreamEndEvent):
-            return roots
-
-
-def _not_yaml(error: Any) -> InputError:
-    line = error.problem_mark.line + 1 if error.problem_mark is not None else 0
-    return InputError(f"not YAML: {error.problem or error.context}", where=Where(line=line))
-
-
-def parse(data: bytes, reading: Reading) -> Tree:
-    """The tree of the one document in *data* (UTF-8, without its marker line).
-
-    Raises InputError, its line counted from 1 in *data*: not YAML, a limit met, ambiguous, or more than one document.
-    """
-    text = data.decode()
-    roots = _documents(text, reading)
-    if len(roots) > 1:
-        raise InputError(
-            "a document marker where Kubernetes sees none",
-            why="it follows a line break that is neither LF nor CRLF",
-            fix="write every document marker on a line of its own",
-        )
-    return Tree(roots[0] if roots else None, text)
-
-
-def load(data: bytes) -> list[Node]:
-    """Every document of a small file (a configuration, a file of secrets), unpruned. Raises InputError."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError("not UTF-8") from None
-    return _documents(text, Reading(whole=True))
-
-
-_INT = re.compile(r"-?(0|[1-9][0-9]{0,999})")
-_FLOAT = re.compile(r"-?[0-9]{1,20}\.[0-9]{1,20}")
-_WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
-_WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}  # type: ignore[dict-item]
-
-
-def plain(node: Node) -> Any:
-    """The Python value of a node by YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema).
-
-    A number is one only if it is spelled as JSON would write it: a PIN 0755, a version 1.10 and 1e6 stay the text that
-    they are, as does everything that is quoted or tagged `!!str`.
-    """
-    if isinstance(node, Mapping):
-        if node.twice:
-            raise twice(*node.twice)
-        return {key.value: plain(value) for key, value in node.pairs}
-    if isinstance(node, Sequence):
-        return [plain(item) for item in node.items]
-    if node.tag == BINARY_TAG:
-        return node.value.encode(errors="surrogateescape")
-    if node.style or node.tag is not None:
-        return node.value
-    if node.value in _WORDS:
-        return _WORDS[node.value]
-    if _INT.fullmatch(node.value):
-        return int(node.value)
-    if _FLOAT.fullmatch(node.value) and repr(float(node.value)) == node.value:
-        return float(node.value)
-    return node.value
