@@ -102,7 +102,9 @@ def test_redacted_by_option_and_by_environment(secretweave: Command) -> None:
 
 def test_every_fault_of_the_configuration_is_told(secretweave: Command, tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
-    config.write_text("apiVersion: secretweave.dev/v1alpha1\nkind: Configuration\nspec:\n  limit: {}\n  limits: {depth: x}\n")
+    config.write_text(
+        "apiVersion: secretweave.dev/v1alpha1\nkind: Configuration\nspec:\n  limit: {}\n  limits: {depth: x}\n"
+    )
     done = secretweave("--config", config, stdin=PLAIN)
     assert (done.returncode, done.stdout) == (2, b"")
     assert f"{config}, document 1, line 4".encode() in done.stderr
@@ -164,3 +166,18 @@ def test_a_render_is_read_without_click(
     arguments: list[str], environ: dict[str, str], expected: Request | None
 ) -> None:
     assert options.quick(arguments, environ) == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"---\n# Source: shop/templates/db.yaml\n" + SECRET,
+        SECRET.replace(
+            b"{name: s}",
+            b"{name: s, annotations: {postrenderer.helm.sh/postrender-filename: 'shop/templates/db.yaml'}}",
+        ),
+    ],
+)
+def test_a_fault_names_the_template_that_helm_rendered(secretweave: Command, source: bytes) -> None:
+    done = secretweave(stdin=source.replace(b"app/token", b"none"))
+    assert b"where: stdin, document 1 (shop/templates/db.yaml), line " in done.stderr

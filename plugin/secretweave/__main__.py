@@ -1,5 +1,6 @@
 """`python -m secretweave`, and the console script: a plain render starts without click, all else with it."""
 
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -9,13 +10,18 @@ from secretweave import cli, options
 
 def main() -> NoReturn:
     """Runs the command of sys.argv and exits."""
+    # One run makes no garbage in circles worth a tenth of its time to look for.
+    gc.set_threshold(100_000)
     request = options.quick(sys.argv[1:], os.environ)
     if request is None:
         from secretweave.commands import command
 
         command(prog_name="secretweave")
         sys.exit(0)
-    sys.exit(cli.run(request, cli.render))
+    code = cli.run(request, cli.render)
+    sys.stderr.flush()
+    # All is written and flushed: taking the interpreter down in order would be a tenth of a small run.
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -31,11 +31,13 @@ class Where(NamedTuple):
     """`Kind namespace/name` as far as it is known."""
     field: str = ""
     """The key path, such as `spec.template.spec.containers[0].env[2].value`."""
+    template: str = ""
+    """The chart's file that Helm says the document was rendered from."""
 
     def __str__(self) -> str:
         spot = [self.source] if self.source else []
         if self.document:
-            spot.append(f"document {self.document}")
+            spot.append(f"document {self.document}" + (f" ({self.template})" if self.template else ""))
         if self.line:
             spot.append(f"line {self.line}")
         spot += [part for part in (self.resource, self.field.removesuffix(".")) if part]

@@ -1,5 +1,6 @@
 """What the scan gathers, and one document under scan: the way from a node to a place, a use, an edit."""
 
+import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -84,6 +85,7 @@ class Page:
         self.options = options
         self.found = found
         self.visits = min(config.settings.limits.nodes, len(document.data) + SLACK)
+        self._template = template(document.data)
         self._edited: dict[tuple[int, int], Edit] = {}
 
     @property
@@ -101,7 +103,8 @@ class Page:
 
     def where(self, obj: Object | None, line: int, field: str) -> Where:
         title, path = (obj.title, obj.path) if obj else ("", "")
-        return Where(self.document.source, self.document.index, self.document.line + line + 1, title, path + field)
+        line += self.document.line + 1
+        return Where(self.document.source, self.document.index, line, title, path + field, self._template)
 
     def fault(self, fault: SecretweaveError, where: Where) -> None:
         """Keeps a fault, or each of several, told where it stands."""
@@ -190,6 +193,16 @@ class Page:
                 ),
                 where,
             )
+
+
+_SOURCE = re.compile(rb"(?:[ \t]*(?:#[^\n]*)?\n)*?# Source: ([^\r\n]+)")
+_FILENAME = re.compile(rb"postrenderer\.helm\.sh/postrender-filename[\"']?: *[\"']?([\w./-]+)")
+
+
+def template(data: bytes) -> str:
+    """The chart's file that a document comes from: Helm 3 says it in a comment, Helm 4 in an annotation."""
+    found = _SOURCE.match(data) or _FILENAME.search(data)
+    return found[1].decode(errors="replace") if found else ""
 
 
 def _intent(edit: Edit) -> object:

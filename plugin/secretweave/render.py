@@ -15,14 +15,15 @@ Values = Mapping[tuple[Address, str | None], SecretValue | None]
 def render(edits: Iterable[Edit], values: Values, *, masked: bool) -> tuple[list[Change], list[SecretweaveError]]:
     """The changes in the order of the input, and a fault for each that cannot be made.
 
-    An edit whose value is not among *values* is left out: its fault is known. *masked*: the values are stand-ins and
-    need not fit their place.
+    An edit whose value is not among *values* is left out: its fault is known. *masked*: the values are stand-ins, which
+    are not encoded and need not fit their place.
     """
+    renderer = _Renderer(values, masked)
     changes: list[Change] = []
     faults: list[SecretweaveError] = []
     for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
         try:
-            changes.append(_render(edit, values, masked))
+            changes.append(renderer.change(edit))
         except KeyError:
             continue
         except SecretweaveError as fault:
@@ -30,91 +31,85 @@ def render(edits: Iterable[Edit], values: Values, *, masked: bool) -> tuple[list
     return changes, faults
 
 
-def _render(edit: Edit, values: Values, masked: bool) -> Change:
-    if isinstance(edit, Swap):
-        return Change(edit.start, edit.end, edit.text.encode())
-    if isinstance(edit, NewSecret):
-        return _secret(edit, values, masked)
-    return _token(edit, values, masked)
+class _Renderer:
+    def __init__(self, values: Values, masked: bool) -> None:
+        self.values = values
+        self.masked = masked
 
+    def change(self, edit: Edit) -> Change:
+        """Raises SecretweaveError or Faults; KeyError: a value is not there."""
+        if isinstance(edit, Swap):
+            return Change(edit.start, edit.end, edit.text.encode())
+        return self._secret(edit) if isinstance(edit, NewSecret) else self._token(edit)
 
-def _token(edit: Token, values: Values, masked: bool) -> Change:
-    use = lone(edit.pieces)
-    if edit.removal and use is not None and not masked and _bytes(use, values) is None:
-        return Change(*edit.removal, b"")
-    newline = "\r\n" if "\r\n" in edit.source else "\n"
-    try:
-        if edit.base64:
-            text = SecretValue(weave(edit.pieces, values, masked)).base64()
-        else:
-            text = encode.text(weave(edit.pieces, values, masked))
-        cast = _cast(edit.pieces)
-        token = (
-            encode.cast(text, cast)
-            if cast and not masked
-            else respell(edit.source, edit.style, text, newline=newline, parent=edit.parent)
-        )
-    except SecretweaveError as fault:
-        raise fault.at(edit.where) from None
-    return Change(edit.start, edit.end, f"{edit.before}{token}{edit.after}".encode())
-
-
-def _cast(pieces: tuple[Piece, ...]) -> str | None:
-    return next((piece.reference.cast for piece in pieces if isinstance(piece, Use)), None)
-
-
-def _secret(edit: NewSecret, values: Values, masked: bool) -> Change:
-    data = []
-    faults = []
-    for entry in edit.entries:
+    def _token(self, edit: Token) -> Change:
+        if edit.removal and self._is_missing(edit.pieces):
+            return Change(*edit.removal, b"")
         try:
-            use = lone(entry.pieces)
-            if use is not None and entry.optional and not masked and _bytes(use, values) is None:
-                continue
-            data.append((entry.key, SecretValue(weave(entry.pieces, values, masked)).base64()))
+            token = self._spelled(edit)
         except SecretweaveError as fault:
-            faults.append(fault.at(entry.where))
-    if faults:
-        raise Faults(faults)
-    text = generated.line(edit.head, data) if edit.inline else generated.block(edit.head, data)
-    text = f"{edit.before}{text}{edit.after}"
-    return Change(edit.start, edit.end, text.replace("\n", edit.newline).encode())
+            raise fault.at(edit.where) from None
+        return Change(edit.start, edit.end, f"{edit.before}{token}{edit.after}".encode())
 
+    def _spelled(self, edit: Token) -> str:
+        woven = self._woven(edit.pieces)
+        text = SecretValue(woven).base64() if edit.base64 else encode.text(woven)
+        cast = next((piece.reference.cast for piece in edit.pieces if isinstance(piece, Use)), None)
+        if cast and not self.masked:
+            return encode.cast(text, cast)
+        newline = "\r\n" if "\r\n" in edit.source else "\n"
+        return respell(edit.source, edit.style, text, newline=newline, parent=edit.parent)
 
-def weave(pieces: tuple[Piece, ...], values: Values, masked: bool) -> bytes:
-    """The pieces put together: the bytes of a lone value as they are, else UTF-8 text.
+    def _secret(self, edit: NewSecret) -> Change:
+        data = []
+        faults = []
+        for entry in edit.entries:
+            try:
+                if not (entry.optional and self._is_missing(entry.pieces)):
+                    data.append((entry.key, SecretValue(self._woven(entry.pieces)).base64()))
+            except SecretweaveError as fault:
+                faults.append(fault.at(entry.where))
+        if faults:
+            raise Faults(faults)
+        text = generated.line(edit.head, data) if edit.inline else generated.block(edit.head, data)
+        return Change(edit.start, edit.end, f"{edit.before}{text}{edit.after}".replace("\n", edit.newline).encode())
 
-    Raises StoreError (a value is no text) or BadReference (it would break the text around it).
-    """
-    if len(pieces) == 1 and isinstance(pieces[0], Use):
-        return _bytes(pieces[0], values) or b""
-    texts = [_text(piece, values, masked) for piece in pieces]
-    if not masked:
-        template: Template = tuple(piece if isinstance(piece, str) else _stands_for(piece) for piece in pieces)
-        inserted = [text for text, piece in zip(texts, pieces, strict=True) if not isinstance(piece, str)]
-        broken = structure.check(template, inserted)
-        if broken is not None:
-            raise broken
-    return "".join(texts).encode()
+    def _is_missing(self, pieces: tuple[Piece, ...]) -> bool:
+        use = lone(pieces)
+        return use is not None and self._value(use) is None
+
+    def _woven(self, pieces: tuple[Piece, ...]) -> bytes:
+        """The pieces put together: the bytes of a lone value as they are, else UTF-8 text.
+
+        Raises StoreError (a value is no text) or BadReference (it would break the text around it).
+        """
+        if len(pieces) == 1 and isinstance(pieces[0], Use):
+            return self._value(pieces[0]) or b""
+        texts = [self._text(piece) for piece in pieces]
+        if not self.masked:
+            template: Template = tuple(piece if isinstance(piece, str) else _stands_for(piece) for piece in pieces)
+            inserted = [text for text, piece in zip(texts, pieces, strict=True) if not isinstance(piece, str)]
+            broken = structure.check(template, inserted)
+            if broken is not None:
+                raise broken
+        return "".join(texts).encode()
+
+    def _text(self, piece: Piece) -> str:
+        if isinstance(piece, str):
+            return piece
+        if isinstance(piece, NestedText):
+            return SecretValue(self._woven(piece.pieces)).base64()
+        return encode.text(self._value(piece) or b"")
+
+    def _value(self, use: Use) -> bytes | None:
+        """A value as it goes in, its `default` applied, its `encode` done; None: missing."""
+        reference = use.reference
+        value = self.values[use.address, reference.key]
+        if value is None and reference.default is None:
+            return None
+        plain = value.reveal() if value is not None else (reference.default or "").encode()
+        return plain if self.masked else encode.apply(plain, reference.encode)
 
 
 def _stands_for(piece: Use | NestedText) -> Reference:
     return piece.reference if isinstance(piece, Use) else Reference("", "", encode="base64")
-
-
-def _text(piece: Piece, values: Values, masked: bool) -> str:
-    if isinstance(piece, str):
-        return piece
-    if isinstance(piece, NestedText):
-        return SecretValue(weave(piece.pieces, values, masked)).base64()
-    return encode.text(_bytes(piece, values) or b"")
-
-
-def _bytes(use: Use, values: Values) -> bytes | None:
-    """A value as it goes in, its `default` applied, its `encode` done; None: missing."""
-    value = values[use.address, use.reference.key]
-    if value is not None:
-        return encode.apply(value.reveal(), use.reference.encode)
-    if use.reference.default is not None:
-        return encode.apply(use.reference.default.encode(), use.reference.encode)
-    return None
