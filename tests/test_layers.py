@@ -63,7 +63,9 @@ class Foreign(NamedTuple):
 
 FOREIGN = (
     Foreign("_ruamel_yaml", "yamltree", False, "a private class: one place to mend when it changes"),
-    Foreign("ruamel ruamel.*", "yamltree yamltree/builder structure", False, "structure asks it how a whole text reads"),
+    Foreign(
+        "ruamel ruamel.*", "yamltree yamltree/builder structure", False, "structure asks it how a whole text reads"
+    ),
     Foreign("click click.*", "commands", False, "a plain render does without it"),
     Foreign("cryptography cryptography.*", "spool", True, "only a long stream needs it"),
     Foreign("concurrent.* threading", "resolve", True, "only a remote store needs it"),

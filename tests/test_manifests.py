@@ -4,13 +4,13 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import yaml_fuzz
 
 from secretweave import manifests
 from secretweave.errors import Faults, SecretweaveError
 from secretweave.manifests import Document, Interest, Reader
 from secretweave.proof import BOM
 from secretweave.spool import Spool
+from tests import yaml_fuzz
 
 INTEREST = Interest((b"secret://", b"secret:!"), lambda _, kind: kind == "Secret")
 LIMIT = 4 << 20

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import GOLDEN, Command
 
 REFUSED = (GOLDEN / "policy-restricted" / "input.yaml").read_bytes()

@@ -18,11 +18,11 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
     StreamEndEvent,
 )
-from tests import yaml_fuzz
 
 from secretweave.errors import SecretweaveError
 from secretweave.manifests import Interest, Reader
 from secretweave.spool import Spool
+from tests import yaml_fuzz
 
 INTEREST = Interest((b"secret://",), lambda _, kind: kind == "Secret")
 LIMIT = 4 << 20

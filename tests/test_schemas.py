@@ -7,10 +7,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-from tests import schemas
 
 from secretweave import config, yamltree
 from secretweave.errors import SecretweaveError
+from tests import schemas
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

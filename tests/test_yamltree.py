@@ -52,7 +52,8 @@ def test_a_dull_container_is_forgotten_and_indices_stay_right() -> None:
 
 
 def test_what_names_an_object_stays() -> None:
-    source = b"apiVersion: v1\nkind: List\nitems:\n- kind: Pod\n  metadata:\n    name: p\n    labels: {a: b}\n  spec: {x: y}\n"
+    pod = b"- kind: Pod\n  metadata:\n    name: p\n    labels: {a: b}\n  spec: {x: y}\n"
+    source = b"apiVersion: v1\nkind: List\nitems:\n" + pod
     root = parse(source, PRUNED).root
     assert isinstance(root, Mapping)
     items = root.get("items")

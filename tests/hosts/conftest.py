@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.hosts.cluster import cluster
 from tests.hosts.programs import Helm, Kubectl, need
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import pytest
 from ruamel.yaml import YAML
+
 from tests.hosts.build import path_of
 
 Result = subprocess.CompletedProcess[str]

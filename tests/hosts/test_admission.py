@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.hosts.programs import Helm, Kubectl, Result, need
 
 HERE = Path(__file__).parent

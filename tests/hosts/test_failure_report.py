@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.hosts.programs import Helm
 
 CHART = str(Path(__file__).parent / "charts" / "shop")

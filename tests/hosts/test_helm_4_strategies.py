@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.hosts.programs import named, need, values
 
 CHART = Path(__file__).parent / "charts" / "shop"

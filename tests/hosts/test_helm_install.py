@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from tests.hosts.programs import Helm, Kubectl, values
 
 CHART = str(Path(__file__).parent / "charts" / "shop")

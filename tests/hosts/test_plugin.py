@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from tests.hosts.programs import Helm, need
 
 import secretweave
+from tests.hosts.programs import Helm, need
 
 CHART = str(Path(__file__).parent / "charts" / "shop")
 CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n"

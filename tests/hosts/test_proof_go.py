@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+
 from tests import yaml_fuzz
 from tests.hosts.programs import need
 from tests.test_proof import passes

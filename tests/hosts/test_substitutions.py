@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.hosts.programs import Helm, documents, named, pipe, values
 
 TEXTS = [

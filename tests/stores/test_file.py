@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stores.contract import Opened, Secret, StoreContract, plain
 
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.model import StoreConfig
 from secretweave.stores import file, open_store
 from secretweave.stores.base import Context, Store
+from tests.stores.contract import Opened, Secret, StoreContract, plain
 
 
 class Warnings(list[str]):
