@@ -12,10 +12,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from secretweave import config, configuration, stores
+from secretweave import config, stores
+from secretweave.config import configuration
 from secretweave.settings import Form, Size, key_of
 
-FOLDER = Path(configuration.__file__).parent / "schemas"
+FOLDER = Path(configuration.__file__).parent.parent / "schemas"
 DIALECT = "http://json-schema.org/draft-07/schema#"
 Schema = dict[str, Any]
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from secretweave import config, config_files
-from secretweave.config import Config
-from secretweave.configuration import Settings
+from secretweave import config
+from secretweave.config import Config, files
+from secretweave.config.configuration import Settings
 from secretweave.errors import BadReference, ConfigError, Faults, SecretweaveError
 
 STORE = """\
@@ -275,13 +275,13 @@ class TestLookUp:
 
 class TestFiles:
     def test_where_it_is_looked_for(self):
-        assert config_files.folders({"XDG_CONFIG_HOME": "/x", "HOME": "/h"}) == ("/x/secretweave", "/etc/secretweave")
-        assert config_files.folders({"XDG_CONFIG_HOME": "x", "HOME": "/h"}) == (
+        assert files.folders({"XDG_CONFIG_HOME": "/x", "HOME": "/h"}) == ("/x/secretweave", "/etc/secretweave")
+        assert files.folders({"XDG_CONFIG_HOME": "x", "HOME": "/h"}) == (
             "/h/.config/secretweave",
             "/etc/secretweave",
         )
-        assert config_files.folders({"HOME": "h"}) == ("/etc/secretweave",)
-        assert config_files.folders({}) == ("/etc/secretweave",)
+        assert files.folders({"HOME": "h"}) == ("/etc/secretweave",)
+        assert files.folders({}) == ("/etc/secretweave",)
 
     def test_none_at_all_is_an_empty_configuration(self, tmp_path: Path):
         assert config.load(None, {"HOME": str(tmp_path)}) == Config()

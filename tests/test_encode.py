@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from secretweave import encode
 from secretweave.errors import StoreError
+from secretweave.text import encode
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 

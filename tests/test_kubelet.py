@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secretweave.errors import BadReference
-from secretweave.kubelet import expand, has_variables, mentions, refer, unescape
 from secretweave.model import Reference
+from secretweave.text.kubelet import expand, has_variables, mentions, refer, unescape
 
 VARIABLES = {"VAR_A": "A", "VAR_B": "B", "VAR_C": "C", "VAR_REF": "$(VAR_A)", "VAR_EMPTY": ""}
 DB = Reference("shop", "db")

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parent.parent / "plugin" / "secretweave"
 FILES = {
     path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__"): path for path in ROOT.rglob("*.py")
 }
-TEXT = "scalars encode structure kubelet"
+TEXT = "text text/*"
 PURE = (
-    f"{TEXT} errors model references* policy* places* page objects workloads find edits spans generated render select"
+    f"{TEXT} errors model references* policy* places* scan scan/* find edits generated render select"
 )
 
 
@@ -36,12 +36,12 @@ OURS = (
     Rule("yamltree*", "errors yamltree*", "one library behind one face"),
     Rule("settings", "errors yamltree", "reads any settings, knows none"),
     Rule(f"references* {TEXT}", f"errors model modules yamltree references* {TEXT}", "a grammar knows text alone"),
-    Rule("policy*", "errors model yamltree objects settings references* policy*", "a rule judges what it is handed"),
+    Rule("policy*", "errors model yamltree scan/objects settings references* policy*", "a rule judges what it is handed"),
     Rule("stores stores/*", "errors model modules settings yamltree select stores stores/base", "knows no manifest"),
     Rule("stores/base", "errors model", "the face of every store"),
-    Rule("config* lookup", "errors model settings yamltree policy/settings lookup config* stores", "read first"),
-    Rule("manifests proof spool", "errors model manifests proof spool", "bytes in, bytes kept"),
-    Rule("places/*", f"errors model yamltree references* {TEXT} edits generated objects page spans workloads places*",
+    Rule("config*", "errors model settings yamltree policy/settings config* stores", "read first"),
+    Rule("reading*", "errors model reading*", "bytes in, bytes kept"),
+    Rule("places/*", f"errors model yamltree references* {TEXT} edits generated scan/* places*",
          "what changes is decided before any value is known, so no place reads a store or the configuration"),
     Rule("select", "errors model yamltree", "which part of a record, not where it came from"),
     Rule("resolve", "errors model select stores stores/base", "fetches addresses, whoever asked"),
@@ -64,10 +64,10 @@ class Foreign(NamedTuple):
 FOREIGN = (
     Foreign("_ruamel_yaml", "yamltree", False, "a private class: one place to mend when it changes"),
     Foreign(
-        "ruamel ruamel.*", "yamltree yamltree/builder structure", False, "structure asks it how a whole text reads"
+        "ruamel ruamel.*", "yamltree yamltree/builder text/structure", False, "structure asks it how a whole text reads"
     ),
     Foreign("click click.*", "commands", False, "a plain render does without it"),
-    Foreign("cryptography cryptography.*", "spool", True, "only a long stream needs it"),
+    Foreign("cryptography cryptography.*", "reading/spool", True, "only a long stream needs it"),
     Foreign("concurrent.* threading", "resolve", True, "only a remote store needs it"),
     Foreign("hvac hvac.*", "stores/vault", True, "an SDK belongs to its store"),
     Foreign("boto3 boto3.* botocore botocore.*", "stores/awssm stores/awsssm", True, "an SDK belongs to its store"),

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secretweave import manifests
 from secretweave.errors import Faults, SecretweaveError
-from secretweave.manifests import Document, Interest, Reader
-from secretweave.proof import BOM
-from secretweave.spool import Spool
+from secretweave.reading import manifests
+from secretweave.reading.manifests import Document, Interest, Reader
+from secretweave.reading.proof import BOM
+from secretweave.reading.spool import Spool
 from tests import yaml_fuzz
 
 INTEREST = Interest((b"secret://", b"secret:!"), lambda _, kind: kind == "Secret")

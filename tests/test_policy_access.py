@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from secretweave.errors import Where
 from secretweave.model import Address, Reference, StoreConfig, Use
-from secretweave.objects import step
 from secretweave.policy import access, check, concerns
 from secretweave.policy.settings import NativeKind, Policy, RefusedKind, Restricted, StoreRule, ValuePlace
+from secretweave.scan.objects import step
 
 SHOP = StoreConfig("shop", "shop-system", "file", None, default=False)
 

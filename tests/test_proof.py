@@ -20,8 +20,8 @@ from ruamel.yaml.events import (
 )
 
 from secretweave.errors import SecretweaveError
-from secretweave.manifests import Interest, Reader
-from secretweave.spool import Spool
+from secretweave.reading.manifests import Interest, Reader
+from secretweave.reading.spool import Spool
 from tests import yaml_fuzz
 
 INTEREST = Interest((b"secret://",), lambda _, kind: kind == "Secret")

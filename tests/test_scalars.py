@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML, events
 from ruamel.yaml.scanner import ScannerError
 
-from secretweave.scalars import escape, parent_indentation, quote, respell
+from secretweave.text.scalars import escape, parent_indentation, quote, respell
 
 NASTY = (
     "", " ", "\n", "\n\n", "a\n", "a\n\n\n", "\na", "\n\n  a\n b", " a", "a ", "\ta", "a\t", " \n", " \na", "a\n ",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secretweave.errors import SecretweaveError
-from secretweave.spool import FRAME, Spool
+from secretweave.reading.spool import FRAME, Spool
 
 
 @given(
@@ -55,7 +55,7 @@ def test_a_full_disk_is_an_error_with_a_fix() -> None:
     code = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
-        "from secretweave.spool import Spool\n"
+        "from secretweave.reading.spool import Spool\n"
         "from secretweave.errors import SecretweaveError\n"
         "try:\n    Spool(memory=0).append(bytes(3 << 20))\n"
         "except SecretweaveError as error:\n    print(error.fix)\n"

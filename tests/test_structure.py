@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from secretweave import encode
 from secretweave.errors import BadReference
 from secretweave.model import Template
 from secretweave.references import uri
-from secretweave.structure import check
+from secretweave.text import encode
+from secretweave.text.structure import check
 
 A = "$(secret://shop/a)"
 B = "$(secret://shop/b#k)"

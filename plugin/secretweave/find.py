@@ -6,10 +6,10 @@ from itertools import islice
 from secretweave import policy, references
 from secretweave.config import Config
 from secretweave.errors import Faults, InputError, SecretweaveError, Where
-from secretweave.manifests import Document
-from secretweave.objects import Object, walk
-from secretweave.page import TEXT_TAGS, Findings, Made, Options, Page
 from secretweave.places import elsewhere, env, mapping, secret
+from secretweave.reading.manifests import Document
+from secretweave.scan.objects import Object, walk
+from secretweave.scan.page import TEXT_TAGS, Findings, Made, Options, Page
 from secretweave.yamltree import Mapping, Reading, Scalar, Sequence, parse
 
 MARKERS = (*references.markers(), b"secretStoreRef")

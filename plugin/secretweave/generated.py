@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from secretweave.edits import Entry, Head, NestedText, NewSecret, Piece
 from secretweave.errors import SecretweaveError, Where
 from secretweave.model import Use
-from secretweave.objects import Object
-from secretweave.page import Made, Page
-from secretweave.scalars import quote
-from secretweave.spans import before_item
+from secretweave.scan.objects import Object
+from secretweave.scan.page import Made, Page
+from secretweave.scan.spans import before_item
+from secretweave.text.scalars import quote
 from secretweave.yamltree import Scalar
 
 if TYPE_CHECKING:

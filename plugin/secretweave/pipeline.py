@@ -6,14 +6,15 @@ Nothing reaches stdout before every step is done: a fault anywhere leaves it emp
 from collections.abc import Callable, Iterable, Mapping
 from typing import BinaryIO, NamedTuple
 
-from secretweave import manifests, outputs, policy
+from secretweave import outputs, policy
 from secretweave.config import Config
 from secretweave.errors import Faults, InputError, SecretweaveError
 from secretweave.find import MARKERS, concerns, scan
-from secretweave.manifests import Interest
-from secretweave.page import Findings, Options
+from secretweave.reading import manifests
+from secretweave.reading.manifests import Interest
+from secretweave.reading.spool import Spool
 from secretweave.render import render
-from secretweave.spool import Spool
+from secretweave.scan.page import Findings, Options
 
 Sources = Iterable[tuple[str, BinaryIO]]
 """(name, stream) of each input, in order."""

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-from secretweave import encode, generated, structure
+from secretweave import generated
 from secretweave.edits import Change, Edit, NestedText, NewSecret, Piece, Swap, Token, lone
 from secretweave.errors import Faults, SecretweaveError
 from secretweave.model import Address, Reference, SecretValue, Template, Use
-from secretweave.scalars import respell
+from secretweave.text import encode, structure
+from secretweave.text.scalars import respell
 
 Values = Mapping[tuple[Address, str | None], SecretValue | None]
 """(address, key) -> the value; None: missing, and every use of it can do without."""

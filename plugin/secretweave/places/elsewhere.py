@@ -3,8 +3,8 @@
 from secretweave import references
 from secretweave.errors import BadReference, InputError
 from secretweave.model import Use
-from secretweave.objects import Object, step
-from secretweave.page import Page
+from secretweave.scan.objects import Object, step
+from secretweave.scan.page import Page
 from secretweave.yamltree import Mapping, Node, Scalar
 
 

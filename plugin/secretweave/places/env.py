@@ -5,17 +5,18 @@ move, each into an item of its own directly before, which the text names by `$(S
 https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
 """
 
-from secretweave import kubelet, references
+from secretweave import references
 from secretweave.edits import Piece, Swap, may_be_left_out
 from secretweave.errors import BadReference, SecretweaveError, Where
 from secretweave.generated import WorkloadSecret
 from secretweave.model import Reference, Use
-from secretweave.objects import Object, step
-from secretweave.page import Page
 from secretweave.references import reference_object
-from secretweave.scalars import parent_indentation, quote, respell
-from secretweave.spans import before_item, pair
-from secretweave.workloads import Container, containers
+from secretweave.scan.objects import Object, step
+from secretweave.scan.page import Page
+from secretweave.scan.spans import before_item, pair
+from secretweave.scan.workloads import Container, containers
+from secretweave.text import kubelet
+from secretweave.text.scalars import parent_indentation, quote, respell
 from secretweave.yamltree import Mapping, Scalar, Sequence
 
 

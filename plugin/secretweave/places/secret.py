@@ -7,11 +7,11 @@ from secretweave import references
 from secretweave.edits import Piece, Token, may_be_left_out
 from secretweave.errors import BadReference, SecretweaveError, Where
 from secretweave.model import Reference
-from secretweave.objects import Object, step
-from secretweave.page import Page
 from secretweave.places.elsewhere import refuse_key
 from secretweave.references import reference_object
-from secretweave.spans import pair, removal
+from secretweave.scan.objects import Object, step
+from secretweave.scan.page import Page
+from secretweave.scan.spans import pair, removal
 from secretweave.yamltree import Mapping, Node, Scalar
 
 MASK = "***"

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from secretweave import references
 from secretweave.errors import SecretweaveError, Where
 from secretweave.model import Reference
-from secretweave.objects import step
 from secretweave.policy.placeholders import Pointer, find, specified
 from secretweave.policy.settings import ResourceKeys
+from secretweave.scan.objects import step
 from secretweave.yamltree import Mapping, Node, Scalar, Sequence, twice
 
 GROUP = "humanitec.io"

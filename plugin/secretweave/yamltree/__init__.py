@@ -62,7 +62,10 @@ UNLIKE_BREAKS = re.compile("[\x85\u2028\u2029]")
 """Line breaks for libyaml and for Go, not for ruamel.yaml's own parser."""
 
 
-def _documents(text: str, reading: Reading) -> list[Node]:
+Built = tuple[Node, list[tuple[int, int]]]
+
+
+def _documents(text: str, reading: Reading) -> list[Built]:
     try:
         return _built(CParser(text).get_event, reading)
     except MarkedYAMLError as error:
@@ -77,18 +80,19 @@ def _documents(text: str, reading: Reading) -> list[Node]:
         raise InputError(f"not YAML: {reason}") from None
 
 
-def _documents_slowly(text: str, reading: Reading) -> list[Node]:
+def _documents_slowly(text: str, reading: Reading) -> list[Built]:
     from ruamel.yaml import YAML
 
     return _built(iter(YAML(typ="safe", pure=True).parse(text)).__next__, reading)
 
 
-def _built(get_event: Callable[[], Any], reading: Reading) -> list[Node]:
+def _built(get_event: Callable[[], Any], reading: Reading) -> list[Built]:
     roots = []
     while True:
         event = get_event()
         if isinstance(event, events.DocumentStartEvent):
-            roots.append(Builder(get_event, reading).build())
+            builder = Builder(get_event, reading)
+            roots.append((builder.build(), builder.aliases))
         elif event is None or isinstance(event, events.StreamEndEvent):
             return roots
 
@@ -111,7 +115,8 @@ def parse(data: bytes, reading: Reading) -> Tree:
             why="it follows a line break that is neither LF nor CRLF",
             fix="write every document marker on a line of its own",
         )
-    return Tree(roots[0] if roots else None, text)
+    root, aliases = roots[0] if roots else (None, [])
+    return Tree(root, text, aliases)
 
 
 def load(data: bytes) -> list[Node]:
@@ -120,4 +125,4 @@ def load(data: bytes) -> list[Node]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError("not UTF-8") from None
-    return _documents(text, Reading(whole=True))
+    return [root for root, _ in _documents(text, Reading(whole=True))]

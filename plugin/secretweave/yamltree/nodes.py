@@ -1,7 +1,7 @@
 """The nodes of a document's tree, and the Python values that they stand for."""
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from secretweave.errors import InputError, Where
 
@@ -39,8 +39,8 @@ class Mapping:
         self.line = line
         self.live = False
         self.twice: tuple[str, int] | None = None
-        self.crowded = False
-        """Pairs were let go before it closed: it is no reference object, whatever its keys say."""
+        self.crowded = 0
+        """Above 0: pairs were let go before it closed, and it is no reference object, whatever its keys say."""
 
     def get(self, key: str) -> "Node | None":
         return next((value for name, value in self.pairs if name.value == key), None)
@@ -71,15 +71,32 @@ Container = Mapping | Sequence
 DULL = Scalar("", "", None, 0, 0, 0)
 
 
-class Tree(NamedTuple):
-    """One document: its root (None: no content) and its text."""
+STRIDE = 1024
 
-    root: Node | None
-    text: str
+
+class Tree:
+    """One document: its root (None: no content), its text and its aliases."""
+
+    __slots__ = ("_milestones", "aliases", "root", "text")
+
+    def __init__(self, root: Node | None, text: str, aliases: list[tuple[int, int]]) -> None:
+        self.root = root
+        self.text = text
+        self.aliases = aliases
+        """(where an alias stands, where the node that it names begins), in code points."""
+        self._milestones: list[int] | None = None
+        """The byte offset of each STRIDE-th code point: without them every offset would cost the text before it."""
 
     def offset(self, index: int) -> int:
         """The byte offset of a code point index."""
-        return index if self.text.isascii() else len(self.text[:index].encode())
+        if self.text.isascii():
+            return index
+        if self._milestones is None:
+            self._milestones = [0]
+            for start in range(0, len(self.text), STRIDE):
+                self._milestones.append(self._milestones[-1] + len(self.text[start : start + STRIDE].encode()))
+        near = index // STRIDE
+        return self._milestones[near] + len(self.text[near * STRIDE : index].encode())
 
 
 def twice(key: str, line: int) -> InputError:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from secretweave.configuration import PodTemplate
-from secretweave.objects import Object, step
+from secretweave.config.configuration import PodTemplate
+from secretweave.scan.objects import Object, step
 from secretweave.yamltree import Mapping, Sequence
 
 POD_SPECS = {

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from secretweave.errors import StoreError
-from secretweave.scalars import escape, quote
+from secretweave.text.scalars import escape, quote
 
 _NOT_UNRESERVED = rb"[^A-Za-z0-9._~-]"
 """https://www.rfc-editor.org/rfc/rfc3986#section-2.3"""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from secretweave.errors import Faults, InputError, SecretweaveError, Where
-from secretweave.proof import BOM, MARKER_LINE, REFUSALS, Interest, Judge, Piecemeal, Search, cut
-from secretweave.spool import Spool
+from secretweave.reading.proof import BOM, MARKER_LINE, REFUSALS, Interest, Judge, Piecemeal, Search, cut
+from secretweave.reading.spool import Spool
 
 __all__ = ["Document", "Interest", "Reader"]
 

@@ -6,7 +6,7 @@
     spec:                                       allowEmptyInput: true
       file: {path: secrets.yaml}
 
-Every fault is reported at once, with file, line and key path; where the files come from: secretweave.config_files.
+Every fault is reported at once, with file, line and key path; where the files come from: secretweave.config.files.
 """
 
 import re
@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from collections.abc import Mapping as AnyMapping
 from typing import NamedTuple
 
-from secretweave import config_files, lookup, settings, stores
-from secretweave.configuration import Settings
+from secretweave import settings, stores
+from secretweave.config import files, lookup
+from secretweave.config.configuration import Settings
 from secretweave.errors import ConfigError, Faults, SecretweaveError, Where
 from secretweave.model import StoreConfig
 from secretweave.settings import Place
@@ -50,7 +51,7 @@ def load(path: str | None, environ: AnyMapping[str, str]) -> Config:
     Raises ConfigError, or Faults of several.
     """
     faults: list[SecretweaveError] = []
-    sources = config_files.read(path, environ, faults)
+    sources = files.read(path, environ, faults)
     configured: dict[str, Where] = {}
     found: list[tuple[StoreConfig, Where]] = []
     spec = Settings()
@@ -74,7 +75,7 @@ def load(path: str | None, environ: AnyMapping[str, str]) -> Config:
     return Config(tuple(store for store, _ in found), spec, tuple(source.path for source in sources))
 
 
-def _objects(sources: tuple[config_files.Source, ...]) -> Iterator[tuple[Place, Node]]:
+def _objects(sources: tuple[files.Source, ...]) -> Iterator[tuple[Place, Node]]:
     """Every document that is not empty; a list (`kubectl get -o yaml`) gives its items."""
     for source in sources:
         for index, root in enumerate(source.documents, 1):

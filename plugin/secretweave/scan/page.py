@@ -8,10 +8,10 @@ from secretweave import policy, references
 from secretweave.config import Config
 from secretweave.edits import Edit, Entry, NestedText, NewSecret, Piece, Token
 from secretweave.errors import BadReference, Faults, InputError, SecretweaveError, Where
-from secretweave.manifests import Document
 from secretweave.model import Address, Reference, Use
-from secretweave.objects import Object
-from secretweave.scalars import parent_indentation
+from secretweave.reading.manifests import Document
+from secretweave.scan.objects import Object
+from secretweave.text.scalars import parent_indentation
 from secretweave.yamltree import Scalar, Tree
 
 Sink = Literal["secret", "env", "mapping", "elsewhere"]
