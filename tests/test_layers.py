@@ -4,6 +4,7 @@ A module is called by its path in the package: `stores/file`, and `stores` for t
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
@@ -17,9 +18,7 @@ FILES = {
     path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__"): path for path in ROOT.rglob("*.py")
 }
 TEXT = "text text/*"
-PURE = (
-    f"{TEXT} errors model references* policy* places* scan scan/* find edits generated render select"
-)
+PURE = f"{TEXT} errors model references* policy* places* scan scan/* find edits generated render select"
 
 
 class Rule(NamedTuple):
@@ -36,7 +35,7 @@ OURS = (
     Rule("yamltree*", "errors yamltree*", "one library behind one face"),
     Rule("settings", "errors yamltree", "reads any settings, knows none"),
     Rule(f"references* {TEXT}", f"errors model modules yamltree references* {TEXT}", "a grammar knows text alone"),
-    Rule("policy*", "errors model yamltree scan/objects settings references* policy*", "a rule judges what it is handed"),
+    Rule("policy*", "errors model yamltree scan/objects settings references* policy*", "judges what it is handed"),
     Rule("stores stores/*", "errors model modules settings yamltree select stores stores/base", "knows no manifest"),
     Rule("stores/base", "errors model", "the face of every store"),
     Rule("config*", "errors model settings yamltree policy/settings config* stores", "read first"),
@@ -196,3 +195,16 @@ def test_every_rule_is_about_a_module_that_there_is():
     for rule in OURS:
         for pattern in rule.who.split():
             assert any(fnmatchcase(module, pattern) for module in FILES), pattern
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_no_pattern_has_a_possessive_group(module: str):
+    """Python before 3.11.5, Debian 12's among them, matches one wrongly: what stood behind it went unseen."""
+    constants = (
+        node.value for node in ast.walk(ast.parse(FILES[module].read_text())) if isinstance(node, ast.Constant)
+    )
+    texts = [
+        each if isinstance(each, str) else each.decode("latin-1") for each in constants if isinstance(each, str | bytes)
+    ]
+    bare = [re.sub(r"\[\^?\]?(?:\\.|[^\]\\])*\]", "x", text) for text in texts]
+    assert [text for text in bare if re.search(r"[)](?:[*+?]|\{[0-9,]+\})\+", text)] == []
