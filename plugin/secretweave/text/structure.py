@@ -6,7 +6,8 @@ itself what its place wants: it stays a token, and its value is not judged.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from secretweave import yamltree
@@ -31,6 +32,9 @@ _NUMBER = (
 )
 """What YAML 1.1 or 1.2 takes for a number or a date: https://yaml.org/type/, https://yaml.org/spec/1.2.2/#103-core-schema."""
 
+MOST_CULPRITS = 5
+"""How many references a fault names."""
+
 
 class _Weaving:
     """A template that can be put together with any of its values in place, and tokens in the other places."""
@@ -45,9 +49,9 @@ class _Weaving:
         self.number = self._stem("90817263545", "7")
 
     def _stem(self, stem: str, more: str) -> str:
-        while stem in self.literal:
-            stem += more
-        return stem
+        """*stem* with as many *more* behind it as the literal text has nowhere."""
+        runs = re.findall(f"{stem}({more}*)", self.literal)
+        return stem + more * (max(map(len, runs)) + 1) if runs else stem
 
     def unended(self, index: int) -> str:
         """A value without the line breaks at its end, where the text's own line ends there too: one more is no harm."""
@@ -97,7 +101,7 @@ def check(template: Template, texts: Sequence[str]) -> SecretweaveError | None:
             continue
         if holds:
             return None
-        culprits = [index for index in judged if not kind.holds(weaving, (index,))] or judged
+        culprits = list(islice(_culprits(weaving, judged, kind), MOST_CULPRITS)) or judged[:MOST_CULPRITS]
         names = ", ".join(dict.fromkeys(str(template[index]) for index in culprits))
         return BadReference(
             f"the value of {names} would break the {kind.name} that it stands in",
@@ -105,6 +109,18 @@ def check(template: Template, texts: Sequence[str]) -> SecretweaveError | None:
             fix=kind.fix,
         )
     return None
+
+
+def _culprits(weaving: _Weaving, which: Sequence[int], kind: _Kind) -> Iterator[int]:
+    """The references whose values break the text: by halves, because each question costs a reading of all of it."""
+    if kind.holds(weaving, which):
+        return
+    if len(which) == 1:
+        yield which[0]
+        return
+    middle = len(which) // 2
+    yield from _culprits(weaving, which[:middle], kind)
+    yield from _culprits(weaving, which[middle:], kind)
 
 
 def _json(weaving: _Weaving, which: Collection[int]) -> bool | None:
@@ -230,10 +246,12 @@ def _lines(weaving: _Weaving, which: Collection[int]) -> bool | None:
     """INI, .env, properties and their like: a line break in a value would begin an entry of its own."""
     if "\n" not in weaving.literal:
         return None
-    for index in which:
-        before = weaving.text((), weaving.word).partition(f"{weaving.word}{index:06d}")
-        line = before[0].rpartition("\n")[2] + before[2].partition("\n")[0]
-        if line.strip() and re.search("[\r\n]", weaving.unended(index)):
+    token = re.compile(f"{weaving.word}([0-9]{{6}})")
+    broken = {index for index in which if re.search("[\r\n]", weaving.unended(index))}
+    for line in weaving.text((), weaving.word).split("\n"):
+        found = [int(each[1]) for each in token.finditer(line)]
+        alone = len(found) == 1 and not token.sub("", line).strip()
+        if not alone and broken.intersection(found):
             return False
     return True
 
