@@ -4,6 +4,7 @@ Each case is a stream and what becomes of it: the parsed output, or the fault th
 """
 
 import base64
+import re
 from typing import Any
 
 import pytest
@@ -13,13 +14,17 @@ from tests.conftest import Command
 
 REFERENCE = "secret://shop/app/token"
 ENCODED = base64.b64encode(REFERENCE.encode()).decode()
+URL_SAFE = base64.urlsafe_b64encode(REFERENCE.encode()).decode()
 VALUE = "s3cr3t-t0ken"
 VALUE_ENCODED = base64.b64encode(VALUE.encode()).decode()
 METADATA = "metadata: {name: s}\n"
 SECRET = f"apiVersion: v1\nkind: Secret\n{METADATA}"
 CONFIG_MAP = f"apiVersion: v1\nkind: ConfigMap\n{METADATA}"
+CRD = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n"
+MAPPING = "apiVersion: humanitec.io/v1alpha1\nkind: SecretMapping\n"
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"
 DATA = f"data: {{a: {ENCODED}}}\n"
+ITEM = f"{{apiVersion: v1, kind: Secret, data: {{a: {ENCODED}}}}}"
 STRING_DATA = f"stringData: {{a: {REFERENCE}}}\n"
 
 NOT_HERE = "a secret value may not stand in this field of a "
@@ -33,9 +38,8 @@ ALIAS = "a reference behind a YAML alias that is used in two different ways"
 
 def parsed(source: bytes) -> list[Any]:
     """Each document, cut as Kubernetes cuts: the whole stream, a byte order mark in its midst, is not YAML."""
-    text = source.decode().replace("\r\n", "\n")
-    parts = (part.strip("\ufeff") for part in ("\n" + text).split("\n---"))
-    return [YAML(typ="safe", pure=True).load(part) for part in parts if part.strip()]
+    parts = re.split(r"\n---[^\n]*", "\n" + source.decode().replace("\r\n", "\n"))
+    return [YAML(typ="safe").load(part.strip("\ufeff")) for part in parts if part.strip()]
 
 
 def pod(env: str) -> str:
@@ -69,17 +73,17 @@ WOVEN = {
     "non-specific tag": f"{SECRET}stringData: {{a: ! {REFERENCE}}}\n",
     "anchor on kind": f"apiVersion: v1\nkind: &k Secret\n{METADATA}{DATA}",
     "alias for kind": f"apiVersion: v1\nx: &k Secret\nkind: *k\n{METADATA}{DATA}",
-    "alias within data": f"{SECRET}x: &k {ENCODED}\ndata: {{a: &r {REFERENCE}, b: *r}}\n",
+    "alias within data": f"{SECRET}data: {{a: &r {REFERENCE}, b: *r}}\n",
     "merge key for kind": f"x: &x {{apiVersion: v1, kind: Secret}}\n<<: *x\n{METADATA}{DATA}",
     "merge key with a list": f"<<: [{{kind: Secret}}, {{apiVersion: v1}}]\n{METADATA}{DATA}",
-    "merge key with a list of aliases": f"x: [&x {{kind: Secret}}, &y {{apiVersion: v1}}]\n<<: [*x, *y]\n{METADATA}{DATA}",
+    "merge key with a list of aliases": f"x: [&x {{kind: Secret}}, &y {{apiVersion: v1}}]\n"
+    f"<<: [*x, *y]\n{METADATA}{DATA}",
     "merge key within stringData": f"{SECRET}stringData:\n  <<: {{a: {REFERENCE}}}\n",
-    "list": f"apiVersion: v1\nkind: List\nitems:\n- {{apiVersion: v1, kind: Secret, {DATA[:-1]}}}\n",
-    "items in a kind of one's own": f"apiVersion: x/v1\nkind: Foo\nitems:\n- {{apiVersion: v1, kind: Secret, {DATA[:-1]}}}\n",
-    "escaped items": f'apiVersion: x/v1\nkind: Foo\n"it\\x65ms":\n- {{apiVersion: v1, kind: Secret, {DATA[:-1]}}}\n',
-    "items and no kind": f"items:\n- {{apiVersion: v1, kind: Secret, {DATA[:-1]}}}\n",
-    "nested lists": "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: List\n  items:\n"
-    f"  - {{apiVersion: v1, kind: Secret, {DATA[:-1]}}}\n",
+    "list": f"apiVersion: v1\nkind: List\nitems:\n- {ITEM}\n",
+    "items in a kind of one's own": f"apiVersion: x/v1\nkind: Foo\nitems:\n- {ITEM}\n",
+    "escaped items": f'apiVersion: x/v1\nkind: Foo\n"it\\x65ms":\n- {ITEM}\n',
+    "items and no kind": f"items:\n- {ITEM}\n",
+    "nested lists": f"apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: List\n  items:\n  - {ITEM}\n",
     "items without kind": f"apiVersion: v1\nkind: SecretList\nitems:\n- {{metadata: {{name: s}}, {DATA[:-1]}}}\n",
     "byte order mark": f"\ufeff{SECRET}{DATA}",
     "byte order mark in mid-stream": f"{CONFIG_MAP}---\n\ufeff{SECRET}{DATA}",
@@ -87,7 +91,7 @@ WOVEN = {
     "comment on a marker line": f"--- # comment\n{SECRET}{DATA}",
     "tab on a marker line": f"---\t\n{SECRET}{DATA}",
     "end of document before a marker": f"{CONFIG_MAP}...\n---\n{SECRET}{DATA}",
-    "base64 with the alphabet of URLs' letters only": f"{SECRET}data: {{a: {base64.urlsafe_b64encode(REFERENCE.encode()).decode()}}}\n",
+    "base64 with the alphabet of URLs' letters only": f"{SECRET}data: {{a: {URL_SAFE}}}\n",
     "base64 in stringData": f"{SECRET}stringData: {{a: {ENCODED}}}\n",
     "escaped value of an env item": pod(f'[{{name: A, "va\\u006cue": {REFERENCE}}}]'),
     "escaped secretStoreRef": pod('[{name: A, valueFrom: {"secret\\x53toreRef": {store: shop, ref: app/token}}}]'),
@@ -110,7 +114,7 @@ def test_seen_and_woven(case: str, secretweave: Command) -> None:
     assert done.stderr == b""
     assert any(map(holds_the_value, parsed(done.stdout)))
     assert "secret:" not in done.stdout.decode()
-    assert ENCODED not in done.stdout.decode().removeprefix(f"x: &k {ENCODED}") or "x: &k" in WOVEN[case]
+    assert ENCODED not in done.stdout.decode()
 
 
 @pytest.mark.parametrize("line_break", ["\r", "\x85", "\u2028", "\u2029"])
@@ -128,7 +132,10 @@ REFUSED = {
     "binary tag": (f"{CONFIG_MAP}data: {{a: !!binary {ENCODED}}}\n", TAG),
     "verbatim binary tag": (f"{CONFIG_MAP}data: {{a: !<tag:yaml.org,2002:binary> {ENCODED}}}\n", TAG),
     "percent-escaped binary tag": (f"{CONFIG_MAP}data: {{a: !!bin%61ry {ENCODED}}}\n", TAG),
-    "binary tag over several lines": (f"{CONFIG_MAP}data:\n  a: !!binary |\n    {ENCODED[:9]}\n    {ENCODED[9:]}\n", TAG),
+    "binary tag over several lines": (
+        f"{CONFIG_MAP}data:\n  a: !!binary |\n    {ENCODED[:9]}\n    {ENCODED[9:]}\n",
+        TAG,
+    ),
     "local tag": (f"{SECRET}stringData: {{a: !x {REFERENCE}}}\n", TAG),
     "binary tag on a key": (f"{SECRET}stringData: {{!!binary {ENCODED}: x}}\n", KEY),
     "binary tag on kind": (f"apiVersion: v1\nkind: !!binary U2VjcmV0\n{METADATA}{DATA}", "not a plain string"),
@@ -146,8 +153,11 @@ REFUSED = {
     "quoted merge key": (f"'<<': {{apiVersion: v1, kind: Secret}}\n{METADATA}{DATA}", BASE64),
     "tagged merge key": (f"!!merge <<: {{kind: Secret}}\n{METADATA}{DATA}", "a merge key (<<) with a tag"),
     "merge tag on another key": (f"!!merge x: {{apiVersion: v1, kind: Secret}}\n{METADATA}{DATA}", BASE64),
-    "items in another case": (f"kind: List\nItems:\n- {{apiVersion: v1, kind: Secret, {DATA[:-1]}}}\n", BASE64),
-    "objects that are no items": (f"kind: Template\nobjects:\n- {{apiVersion: v1, kind: Secret, {DATA[:-1]}}}\n", BASE64),
+    "items in another case": (f"kind: List\nItems:\n- {ITEM}\n", BASE64),
+    "objects that are no items": (
+        f"kind: Template\nobjects:\n- {ITEM}\n",
+        BASE64,
+    ),
     "items that are a mapping": (f"kind: List\nitems: {{x: {{kind: Secret, {DATA[:-1]}}}}}\n", BASE64),
     "a sequence as the document": (f"- {{kind: Secret, {DATA[:-1]}}}\n", "a document that is no Kubernetes object"),
     "a scalar as the document": (f"{REFERENCE}\n", "a document that is no Kubernetes object"),
@@ -156,7 +166,7 @@ REFUSED = {
     "marker after a lone CR": (f"a: b\r---\r{SECRET}{DATA}", "a document marker where Kubernetes sees none"),
     "marker after NEL": (f"a: b\x85---\x85{SECRET}{DATA}", "a document marker where Kubernetes sees none"),
     "marker in a block scalar": (f"{CONFIG_MAP}data:\n  a: |\n    x\n---\n    y: {REFERENCE}\n", NOT_HERE),
-    "content on a marker line": (f"--- {{apiVersion: v1, kind: Secret, {DATA[:-1]}}}\n", MARKER),
+    "content on a marker line": (f"--- {ITEM}\n", MARKER),
     "content glued to a marker": (f"---{{apiVersion: v1, kind: Secret, {DATA[:-1]}}}\n", MARKER),
     "block scalar on a marker line": (f"--- |\n{SECRET}{DATA}", MARKER),
     "tag on a marker line": (f"--- !!map\n{SECRET}{DATA}", MARKER),
@@ -169,17 +179,13 @@ REFUSED = {
         "a secret:// that is neither the whole value nor in $(...), at character 3 of the value",
     ),
     "binaryData": (f"{CONFIG_MAP}binaryData: {{a: {ENCODED}}}\n", BASE64),
-    "default in a CRD": (
-        f"apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nspec: {{default: '{REFERENCE}'}}\n",
-        f"{NOT_HERE}CustomResourceDefinition",
-    ),
+    "default in a CRD": (f"{CRD}spec: {{default: '{REFERENCE}'}}\n", f"{NOT_HERE}CustomResourceDefinition"),
     "description in what only calls itself a CRD": (
         f"apiVersion: x/v1\nkind: CustomResourceDefinition\nspec: {{description: '{REFERENCE}'}}\n",
         f"{NOT_HERE}CustomResourceDefinition",
     ),
     "annotation of a CRD that is called description": (
-        "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n"
-        f"metadata: {{annotations: {{description: '{REFERENCE}'}}}}\n",
+        f"{CRD}metadata: {{annotations: {{description: '{REFERENCE}'}}}}\n",
         f"{NOT_HERE}CustomResourceDefinition",
     ),
     "env of a kind that is no workload": (
@@ -220,13 +226,11 @@ REFUSED = {
         "a YAML alias for a place that is rewritten",
     ),
     "annotation of a SecretMapping": (
-        f"apiVersion: humanitec.io/v1alpha1\nkind: SecretMapping\nmetadata: {{annotations: {{x: {REFERENCE}}}}}\n"
-        "spec: {secretName: q, secretData: []}\n",
+        f"{MAPPING}metadata: {{annotations: {{x: {REFERENCE}}}}}\nspec: {{secretName: q, secretData: []}}\n",
         "a secret:// in a SecretMapping",
     ),
     "name in a SecretMapping": (
-        "apiVersion: humanitec.io/v1alpha1\nkind: SecretMapping\n"
-        f"spec: {{secretName: '{REFERENCE}', secretData: []}}\n",
+        f"{MAPPING}spec: {{secretName: '{REFERENCE}', secretData: []}}\n",
         "a secret:// in a SecretMapping",
     ),
     "stringData that is a list": (f"{SECRET}stringData: [{REFERENCE}]\n", f"{NOT_HERE}Secret"),
@@ -246,7 +250,8 @@ def test_seen_and_refused(case: str, secretweave: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", [f"{SECRET}".encode() + b"data: {a: \xff}\n", (SECRET + DATA).encode("utf-16"), SECRET.encode("utf-16-le")]
+    "source",
+    [f"{SECRET}".encode() + b"data: {a: \xff}\n", (SECRET + DATA).encode("utf-16"), SECRET.encode("utf-16-le")],
 )
 def test_what_is_not_utf_8_is_refused(source: bytes, secretweave: Command) -> None:
     done = secretweave(stdin=source)
@@ -256,8 +261,7 @@ def test_what_is_not_utf_8_is_refused(source: bytes, secretweave: Command) -> No
 UNTOUCHED = {
     "comment": f"{CONFIG_MAP}# {REFERENCE}\n",
     "comment in a Secret": f"{SECRET}# {REFERENCE}\nstringData: {{a: b}}\n",
-    "description in a CRD": "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n"
-    f"spec: {{versions: [{{schema: {{description: '{REFERENCE}'}}}}]}}\n",
+    "description in a CRD": f"{CRD}spec: {{versions: [{{schema: {{description: '{REFERENCE}'}}}}]}}\n",
     "External Secrets": "apiVersion: external-secrets.io/v1\nkind: ExternalSecret\nmetadata: {name: e}\n"
     "spec:\n  secretStoreRef: {name: shop, kind: SecretStore}\n  data: [{secretKey: a, remoteRef: {key: b}}]\n",
     "indented marker in a block scalar": f"{CONFIG_MAP}data:\n  a: |\n    ---\n    kind: Secret\n",

@@ -39,6 +39,17 @@ class Swap(NamedTuple):
     text: str
 
 
+class Removal(NamedTuple):
+    """Takes a pair or an item out; its comma is told apart, for in flow style neighbours can go as well."""
+
+    start: int
+    end: int
+    before: int | None = None
+    """Where the comma before it stands, with the white space around."""
+    after: int | None = None
+    """Where the comma behind it and the white space around end."""
+
+
 class Token(NamedTuple):
     """A scalar's source becomes the source of its woven text."""
 
@@ -56,8 +67,8 @@ class Token(NamedTuple):
     before: str = ""
     after: str = ""
     """What joins the new token to its neighbours, where the range is more than a scalar."""
-    removal: tuple[int, int] | None = None
-    """The range that goes when the one reference is optional and its secret is missing; None: empty text stays."""
+    removal: Removal | None = None
+    """What goes when the one reference is optional and its secret is missing; None: empty text stays."""
 
 
 class Entry(NamedTuple):
@@ -97,7 +108,7 @@ class NewSecret(NamedTuple):
     newline: str
 
 
-Edit = Swap | Token | NewSecret
+Edit = Swap | Token | NewSecret | Removal
 
 
 class Change(NamedTuple):

@@ -61,6 +61,7 @@ def _scan(document: Document, config: Config, options: Options, found: Findings)
         objects = list(walk(tree.root, options.namespace))
     for obj in objects:
         _object(obj, page)
+    page.finish()
 
 
 def _object(obj: Object, page: Page) -> None:

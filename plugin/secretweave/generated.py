@@ -4,8 +4,9 @@ import re
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from secretweave import references
 from secretweave.edits import Entry, Head, NestedText, NewSecret, Piece
-from secretweave.errors import SecretweaveError, Where
+from secretweave.errors import BadReference, SecretweaveError, Where
 from secretweave.model import Use
 from secretweave.scan.objects import Object
 from secretweave.scan.page import Made, Page
@@ -41,7 +42,6 @@ class WorkloadSecret:
         self.name = _name(obj, hook=any(key in {HELM_HOOK, ARGO_HOOK} for key, _ in self.annotations))
         self.entries: dict[str, Entry] = {}
         self._keys: dict[Hashable, str] = {}
-        self._raw: dict[str, str] = {}
         self._hoisted: set[int] = set()
         self._variables = 0
 
@@ -58,9 +58,11 @@ class WorkloadSecret:
         """The Secret's key for a value; one that two containers share through an alias is kept once."""
         if node not in self._keys:
             raw = f"{container}.{variable}"
-            key = re.sub(r"[^-._a-zA-Z0-9]", "_", raw)[:MAX_NAME]
-            if self._raw.setdefault(key, raw) != raw:
-                key = f"{key[: MAX_NAME - 9]}-{sha256(raw.encode()).hexdigest()[:8]}"
+            key = readable = re.sub(r"[^-._a-zA-Z0-9]", "_", raw)[:MAX_NAME]
+            while key in self.entries:
+                # Another variable of like spelling; or the same once more, for what stands between sees the first.
+                key = f"{readable[: MAX_NAME - 9]}-{sha256(raw.encode()).hexdigest()[:8]}"
+                raw += "/"
             self._keys[node] = key
             self.entries[key] = Entry(key, pieces, where, signature(pieces), optional)
         return self._keys[node]
@@ -71,9 +73,11 @@ class WorkloadSecret:
         self._hoisted.add(id(node))
         return fresh
 
-    def variable(self, text: str) -> str:
+    def variable(self) -> str:
         """A name for a variable of ours that the document does not use."""
-        while f"SECRETWEAVE_{self._variables}" in text:
+        if self.page.taken_variables is None:
+            self.page.taken_variables = frozenset(re.findall("SECRETWEAVE_[0-9]+", self.page.tree.text))
+        while f"SECRETWEAVE_{self._variables}" in self.page.taken_variables:
             self._variables += 1
         self._variables += 1
         return f"SECRETWEAVE_{self._variables - 1}"
@@ -86,13 +90,23 @@ class WorkloadSecret:
         where = page.where(obj, obj.node.line, "")
         namespace = obj.metadata.text("namespace") if obj.metadata else ""
         head = Head(self.name, namespace, (MANAGED_BY,), self.annotations)
+        if any(references.parse(text) for text in (obj.name, namespace, *(value for _, value in self.annotations))):
+            page.fault(
+                BadReference(
+                    "a secret:// in metadata that a generated Secret takes over",
+                    why="the Secret has its name, namespace and hooks from its workload",
+                    fix="write the metadata out",
+                ),
+                where,
+            )
+            return
         page.found.claim(self.name, obj.namespace, Made(where, "workload"))
         at, before, after, inline = page.document.begin, "---\n", "", False
         if page.document.begin == page.document.start:
             before, after = "", "---\n"
-        if obj.listed:
+        if obj.listed and obj.siblings is not None:
             try:
-                place, before, after = before_item(page.tree.text, obj.node)
+                place, before, after = before_item(page.tree.text, obj.node, obj.siblings)
             except SecretweaveError as bad:
                 page.fault(bad, where)
                 return

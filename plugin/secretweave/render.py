@@ -1,9 +1,10 @@
 """Step five: planned edits and resolved values -> finished changes. Everything that can still fail, fails here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 
 from secretweave import generated
-from secretweave.edits import Change, Edit, NestedText, NewSecret, Piece, Swap, Token, lone
+from secretweave.edits import Change, Edit, NestedText, NewSecret, Piece, Removal, Swap, Token, lone
 from secretweave.errors import Faults, SecretweaveError
 from secretweave.model import Address, Reference, SecretValue, Template, Use
 from secretweave.text import encode, structure
@@ -22,14 +23,41 @@ def render(edits: Iterable[Edit], values: Values, *, masked: bool) -> tuple[list
     renderer = _Renderer(values, masked)
     changes: list[Change] = []
     faults: list[SecretweaveError] = []
+    gone: list[Removal] = []
     for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
         try:
-            changes.append(renderer.change(edit))
+            done = renderer.change(edit)
         except KeyError:
             continue
         except SecretweaveError as fault:
             faults += fault.faults if isinstance(fault, Faults) else [fault]
+            continue
+        if isinstance(done, Removal):
+            gone.append(done)
+        else:
+            changes.append(done)
+    changes = sorted([*changes, *_cuts(gone)], key=lambda change: (change.start, change.end))
+    if any(later.start < change.end for change, later in pairwise(changes)):
+        raise SecretweaveError("two edits overlap", fix="report it: this is a defect")
     return changes, faults
+
+
+def _cuts(gone: list[Removal]) -> Iterator[Change]:
+    """Each with the comma behind it; at a collection's end the one before goes, of neighbours that of the first."""
+    run: list[Removal] = []
+    for removal in gone:
+        if run and run[-1].after != removal.start:
+            yield from _cut(run)
+            run = []
+        run.append(removal)
+    yield from _cut(run)
+
+
+def _cut(run: list[Removal]) -> Iterator[Change]:
+    at_end = bool(run) and run[-1].after is None
+    for index, removal in enumerate(run):
+        start = removal.before if at_end and not index and removal.before is not None else removal.start
+        yield Change(start, removal.end if removal.after is None else removal.after, b"")
 
 
 class _Renderer:
@@ -37,15 +65,17 @@ class _Renderer:
         self.values = values
         self.masked = masked
 
-    def change(self, edit: Edit) -> Change:
+    def change(self, edit: Edit) -> Change | Removal:
         """Raises SecretweaveError or Faults; KeyError: a value is not there."""
         if isinstance(edit, Swap):
             return Change(edit.start, edit.end, edit.text.encode())
+        if isinstance(edit, Removal):
+            return edit
         return self._secret(edit) if isinstance(edit, NewSecret) else self._token(edit)
 
-    def _token(self, edit: Token) -> Change:
+    def _token(self, edit: Token) -> Change | Removal:
         if edit.removal and self._is_missing(edit.pieces):
-            return Change(*edit.removal, b"")
+            return edit.removal
         try:
             token = self._spelled(edit)
         except SecretweaveError as fault:

@@ -1,7 +1,7 @@
 """Any other place: a reference there is woven only where the policy lets the value stand, and never passes unseen."""
 
 from secretweave import references
-from secretweave.errors import BadReference, InputError
+from secretweave.errors import BadReference
 from secretweave.model import Use
 from secretweave.scan.objects import Object, step
 from secretweave.scan.page import Page
@@ -10,29 +10,37 @@ from secretweave.yamltree import Mapping, Node, Scalar
 
 def find(obj: Object, page: Page, handled: set[str]) -> None:
     """Weaves every reference of *obj* whose key path is not in *handled*; policy judges their uses later."""
-    definition = obj.kind == "CustomResourceDefinition"
+    definition = obj.kind == "CustomResourceDefinition" and obj.group == "apiextensions.k8s.io"
 
     def visit(node: Node, path: str) -> None:
         if not node.live or path in handled:
             return
-        page.visits -= 1
-        if page.visits < 0:
-            raise InputError(
-                "the document's aliases unfold into too many nodes",
-                fix="write out what they stand for, or cut the document up",
-            )
+        page.visit()
         if isinstance(node, Scalar):
-            if not (definition and path.endswith(".description")):
+            if not (definition and path.startswith("spec.") and path.endswith(".description")):
                 scalar(node, path)
         elif isinstance(node, Mapping):
             for key, value in node.pairs:
                 if key.live:
                     refuse_key(key, path, obj, page)
+                if key.value == "secretStoreRef" and path.endswith("valueFrom"):
+                    store_ref(value, path)
                 visit(value, step(path, key.value))
         else:
             for index, item in enumerate(node.items):
                 if not (path == "items" and index in obj.items):
                     visit(item, step(path, index))
+
+    def store_ref(node: Node, path: str) -> None:
+        if isinstance(node, Mapping) and node.get("store") and node.get("ref"):
+            page.fault(
+                BadReference(
+                    "a secretStoreRef outside the containers that are known",
+                    why=f"where a {obj.kind} has its pods is not known",
+                    fix="name the kind and the path of its pod template under podTemplates in the configuration",
+                ),
+                page.where(obj, node.line, path),
+            )
 
     def scalar(node: Scalar, path: str) -> None:
         where = page.where(obj, node.line, path)

@@ -16,7 +16,7 @@ from secretweave.scan.page import Page
 from secretweave.scan.spans import before_item, pair
 from secretweave.scan.workloads import Container, containers
 from secretweave.text import kubelet
-from secretweave.text.scalars import parent_indentation, quote, respell
+from secretweave.text.scalars import quote, respell
 from secretweave.yamltree import Mapping, Scalar, Sequence
 
 
@@ -30,7 +30,7 @@ def find(obj: Object, page: Page) -> set[str]:
         for index, item in enumerate(env.items):
             if isinstance(item, Mapping) and item.live:
                 path = step(step(container.path, "env"), index)
-                handled |= _Item(obj, page, secret, container, item).weave(path)
+                handled |= _Item(obj, page, secret, container, item, env).weave(path)
     secret.plan()
     return handled
 
@@ -38,12 +38,15 @@ def find(obj: Object, page: Page) -> set[str]:
 class _Item:
     """One item of an `env` list."""
 
-    def __init__(self, obj: Object, page: Page, secret: WorkloadSecret, container: Container, item: Mapping) -> None:
+    def __init__(
+        self, obj: Object, page: Page, secret: WorkloadSecret, container: Container, item: Mapping, siblings: Sequence
+    ) -> None:
         self.obj = obj
         self.page = page
         self.secret = secret
         self.container = container
         self.item = item
+        self.siblings = siblings
         self.name = item.text("name")
 
     def weave(self, path: str) -> set[str]:
@@ -54,13 +57,26 @@ class _Item:
             where = self.page.where(self.obj, node.line, field)
             if key.value == "value" and isinstance(node, Scalar) and node.live:
                 handled.add(field)
-                self._value(key, node, where)
+                if self.item.get("valueFrom") is None:
+                    self._value(key, node, where)
+                else:
+                    self._refuse_two(where)
             elif key.value == "valueFrom" and isinstance(node, Mapping):
                 store_ref = node.get("secretStoreRef")
                 if store_ref is not None:
                     handled.add(field)
                     self._store_ref(key, node, store_ref, where)
         return handled
+
+    def _refuse_two(self, where: Where) -> None:
+        self.page.fault(
+            BadReference(
+                "an environment variable with both value and valueFrom",
+                why="a value that is secret becomes a valueFrom",
+                fix="keep one of them",
+            ),
+            where,
+        )
 
     def _value(self, key: Scalar, node: Scalar, where: Where) -> None:
         parts = self.page.read(node, where)
@@ -99,6 +115,9 @@ class _Item:
         if not isinstance(read, Reference):
             self.page.fault(BadReference("a secretStoreRef without store and ref", fix="give it both"), where)
             return
+        if len(value_from.pairs) > 1:
+            self.page.fault(BadReference("a secretStoreRef beside another source", fix="keep one of them"), where)
+            return
         pieces = self.page.pieces((read,), self.obj, where, "env")
         if pieces is not None:
             self._move(key, value_from, pieces, where)
@@ -119,12 +138,12 @@ class _Item:
     def _hoist(self, key: Scalar, node: Scalar, pieces: tuple[Piece, ...], where: Where) -> None:
         """Each secret piece becomes an item of its own before this one; the text stays and names them."""
         text = self.page.tree.text
-        if not self.secret.hoists(node):
-            return
         try:
             pair(text, key, node)
-            place, before, after = before_item(text, self.item)
-            variables = [self.secret.variable(text) for piece in pieces if not isinstance(piece, str)]
+            place, before, after = before_item(text, self.item, self.siblings)
+            if not self.secret.hoists(node):
+                return
+            variables = [self.secret.variable() for piece in pieces if not isinstance(piece, str)]
             kept = kubelet.refer(pieces, variables)
         except SecretweaveError as bad:
             self.page.fault(bad, where)
@@ -139,7 +158,7 @@ class _Item:
         at = self.page.offset(place)
         self.page.edit(Swap(at, at, "".join(items).replace("\n", self.page.newline)), where)
         source = text[node.start : node.end]
-        parent = parent_indentation(text, node.start)
+        parent = self.page.parent_indentation(node)
         woven = respell(source, node.style, kept, newline=self.page.newline, parent=parent)
         self.page.edit(Swap(self.page.offset(node.start), self.page.offset(node.end), woven), where)
 

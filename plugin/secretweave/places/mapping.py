@@ -10,7 +10,7 @@ from secretweave.model import Reference
 from secretweave.scan.objects import Object, step
 from secretweave.scan.page import Findings, Made, Merged, Page
 from secretweave.scan.spans import item_removal
-from secretweave.yamltree import Mapping, Scalar, Sequence, twice
+from secretweave.yamltree import Mapping, Node, Scalar, Sequence, twice
 
 SPEC_KEYS = {"secretName", "secretData"}
 ITEM_KEYS = {"secretKey", "secretStoreName", "remoteRef"}
@@ -25,6 +25,16 @@ def find(obj: Object, page: Page) -> None:
     except SecretweaveError as bad:
         page.fault(bad, bad.where if bad.where.line else where)
         return
+    if _holds_reference(obj.node, where, page):
+        page.fault(
+            BadReference(
+                "a secret:// in a SecretMapping",
+                why="it names its secrets by secretStoreName and remoteRef, and its metadata becomes the Secret's",
+                fix="write the text out",
+            ),
+            where,
+        )
+        return
     labels = dict(obj.written("labels"))
     annotations = obj.written("annotations")
     hooks = labels | {key: value for key, value in annotations if key in HOOK_ANNOTATIONS}
@@ -36,7 +46,10 @@ def find(obj: Object, page: Page) -> None:
         page.found.mappings[obj.namespace, target] = merged
         page.found.claim(target, obj.namespace, Made(where, "mapping"))
     else:
-        page.edit(_removed(obj, page), where)
+        try:
+            page.edit(_removed(obj, page), where)
+        except SecretweaveError as bad:
+            page.fault(bad, where)
         if merged.hooks != hooks:
             page.fault(
                 InputError(
@@ -101,6 +114,16 @@ def _item(item: object, where: Where) -> tuple[Reference, str]:
     return Reference(item.text("secretStoreName"), ref, version, remote.text("property") or None), key
 
 
+def _holds_reference(node: Node, where: Where, page: Page) -> bool:
+    page.visit()
+    if not node.live:
+        return False
+    if isinstance(node, Scalar):
+        return page.read(node, where) is not None
+    inner = node.items if isinstance(node, Sequence) else [each for pair in node.pairs for each in pair]
+    return any(_holds_reference(each, where, page) for each in inner)
+
+
 def _known(node: Mapping, known: set[str], where: Where) -> None:
     if node.twice:
         raise twice(*node.twice).at(where)
@@ -140,7 +163,6 @@ def _secret(obj: Object, page: Page, head: Head) -> NewSecret:
 
 
 def _removed(obj: Object, page: Page) -> Edit:
-    if obj.path:
-        start, end = item_removal(page.tree.text, obj.node)
-        return Swap(page.offset(start), page.offset(end), "")
+    if obj.siblings is not None:
+        return page.removal(item_removal(page.tree.text, obj.node, obj.siblings))
     return Swap(page.document.begin, page.document.end, "")

@@ -4,13 +4,13 @@ https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources
 """
 
 from secretweave import references
-from secretweave.edits import Piece, Token, may_be_left_out
+from secretweave.edits import Piece, Removal, Token, may_be_left_out
 from secretweave.errors import BadReference, SecretweaveError, Where
 from secretweave.model import Reference
 from secretweave.places.elsewhere import refuse_key
 from secretweave.references import reference_object
 from secretweave.scan.objects import Object, step
-from secretweave.scan.page import Page
+from secretweave.scan.page import NO_SCALAR, Page
 from secretweave.scan.spans import pair, removal
 from secretweave.yamltree import Mapping, Node, Scalar
 
@@ -60,8 +60,12 @@ def _scalar(node: Scalar, key: Scalar, encoded: bool, where: Where, obj: Object,
         return
     pieces = page.pieces(parts, obj, where, "secret")
     if pieces is not None:
-        token = page.token(node, pieces, where)
-        page.edit(token._replace(base64=encoded and not already, removal=_removal(key, node, pieces, page)), where)
+        try:
+            gone = _removal(key, node, pieces, page)
+        except SecretweaveError as bad:
+            page.fault(bad, where)
+            return
+        page.edit(page.token(node, pieces, where)._replace(base64=encoded and not already, removal=gone), where)
 
 
 def _object(node: Mapping, key: Scalar, encoded: bool, where: Where, obj: Object, page: Page) -> None:
@@ -91,7 +95,7 @@ def _object(node: Mapping, key: Scalar, encoded: bool, where: Where, obj: Object
         Token(
             page.offset(start),
             page.offset(end),
-            '""',
+            NO_SCALAR,
             '"',
             pieces,
             where,
@@ -120,8 +124,5 @@ def _literal(value: str, where: Where, page: Page) -> tuple[str, ...]:
     return (value,)
 
 
-def _removal(key: Scalar, node: Node, pieces: tuple[Piece, ...], page: Page) -> tuple[int, int] | None:
-    if not may_be_left_out(pieces):
-        return None
-    start, end = removal(page.tree.text, key, node)
-    return page.offset(start), page.offset(end)
+def _removal(key: Scalar, node: Node, pieces: tuple[Piece, ...], page: Page) -> Removal | None:
+    return page.removal(removal(page.tree.text, key, node)) if may_be_left_out(pieces) else None

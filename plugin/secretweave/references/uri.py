@@ -21,6 +21,8 @@ from secretweave.references.uri_parts import MARKER
 
 MARKERS: tuple[bytes, ...] = (b"secret://", b"secret:!")
 
+FAULTS_MAX = 20
+"""Of one text; who made so many wants no further one told."""
 _LITERALLY = "write `secret:!//` where the text itself is meant"
 
 
@@ -68,7 +70,7 @@ def _embedded(text: str, faults: list[SecretweaveError]) -> list[str | Reference
     """The pieces of a text with references in `$(...)`, and with escapes."""
     pieces: list[str | Reference] = []
     done = 0
-    while marker := MARKER.search(text, done):
+    while len(faults) < FAULTS_MAX and (marker := MARKER.search(text, done)):
         start = marker.start()
         if marker[1]:
             pieces += [text[done:start], f"secret:{marker[1][1:]}//"]

@@ -18,8 +18,10 @@ class Object(NamedTuple):
     name: str
     path: str
     """The key path from the document's root, such as `items[2].`; empty for the root itself."""
+    siblings: Sequence | None
+    """The list that it is an item of."""
     listed: bool
-    """It is an item of a list that takes any kind, so that another object can be put before it."""
+    """That list takes any kind, so that another object can be put before it."""
     items: frozenset[int]
     """The indices of `items` that are objects of their own."""
 
@@ -49,11 +51,17 @@ class Object(NamedTuple):
 def walk(root: Node, namespace: str | None) -> Iterator[Object]:
     """Every object of the document, a list before its items. *namespace* is for those that name none."""
     if isinstance(root, Mapping):
-        yield from _walk(root, root.text("apiVersion"), root.text("kind"), namespace, "", False)
+        yield from _walk(root, root.text("apiVersion"), root.text("kind"), namespace, "", None, False)
 
 
 def _walk(
-    node: Mapping, api_version: str, kind: str, namespace: str | None, path: str, listed: bool
+    node: Mapping,
+    api_version: str,
+    kind: str,
+    namespace: str | None,
+    path: str,
+    siblings: Sequence | None,
+    listed: bool,
 ) -> Iterator[Object]:
     metadata = node.get("metadata")
     here = metadata if isinstance(metadata, Mapping) else Mapping(False, None, 0, 0)
@@ -72,6 +80,7 @@ def _walk(
         here.text("namespace") or namespace,
         name,
         path,
+        siblings,
         listed,
         frozenset(index for index, _ in members),
     )
@@ -82,6 +91,7 @@ def _walk(
             member.text("kind") or told,
             namespace,
             f"{path}items[{index}].",
+            items if isinstance(items, Sequence) else None,
             kind in {"List", ""},
         )
 

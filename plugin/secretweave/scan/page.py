@@ -1,15 +1,16 @@
 """What the scan gathers, and one document under scan: the way from a node to a place, a use, an edit."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from secretweave import policy, references
 from secretweave.config import Config
-from secretweave.edits import Edit, Entry, NestedText, NewSecret, Piece, Token
+from secretweave.edits import Edit, Entry, NestedText, NewSecret, Piece, Removal, Token
 from secretweave.errors import BadReference, Faults, InputError, SecretweaveError, Where
 from secretweave.model import Address, Reference, Use
-from secretweave.reading.manifests import Document
+from secretweave.reading.manifests import FAULTS_MAX, Document
 from secretweave.scan.objects import Object
 from secretweave.text.scalars import parent_indentation
 from secretweave.yamltree import Scalar, Tree
@@ -17,6 +18,8 @@ from secretweave.yamltree import Scalar, Tree
 Sink = Literal["secret", "env", "mapping", "elsewhere"]
 SLACK = 1000
 """Nodes beyond one for each byte, of which only aliases can make more: what a small document may unfold into."""
+NO_SCALAR = '""'
+"""The source of a Token that takes the place of what was no scalar."""
 TEXT_TAGS = frozenset({None, "!", "tag:yaml.org,2002:str"})
 
 
@@ -84,13 +87,21 @@ class Page:
         self.config = config
         self.options = options
         self.found = found
+        self.newline = "\r\n" if "\r\n" in tree.text else "\n"
         self.visits = min(config.settings.limits.nodes, len(document.data) + SLACK)
         self._template = template(document.data)
+        self.taken_variables: frozenset[str] | None = None
+        """Names like those of our variables in the document; None: nobody has asked."""
         self._edited: dict[tuple[int, int], Edit] = {}
 
-    @property
-    def newline(self) -> str:
-        return "\r\n" if "\r\n" in self.tree.text else "\n"
+    def visit(self) -> None:
+        """Counts a node looked at. Raises InputError: aliases make too many of few."""
+        self.visits -= 1
+        if self.visits < 0:
+            raise InputError(
+                "the document's aliases unfold into too many nodes",
+                fix="write out what they stand for, or cut the document up",
+            )
 
     @property
     def allows_default_store(self) -> bool:
@@ -101,14 +112,20 @@ class Page:
         """The absolute byte offset of a code point index of this document."""
         return self.document.start + self.tree.offset(index)
 
+    def removal(self, found: Removal) -> Removal:
+        """A removal of this document's code points as one of the input's bytes."""
+        before, after = (None if index is None else self.offset(index) for index in (found.before, found.after))
+        return Removal(self.offset(found.start), self.offset(found.end), before, after)
+
     def where(self, obj: Object | None, line: int, field: str) -> Where:
         title, path = (obj.title, obj.path) if obj else ("", "")
         line += self.document.line + 1
         return Where(self.document.source, self.document.index, line, title, path + field, self._template)
 
     def fault(self, fault: SecretweaveError, where: Where) -> None:
-        """Keeps a fault, or each of several, told where it stands."""
-        for each in fault.faults if isinstance(fault, Faults) else [fault]:
+        """Keeps a fault, or each of several, told where it stands; not the thousand-and-first, which nobody reads."""
+        room = FAULTS_MAX - len(self.found.faults)
+        for each in (fault.faults if isinstance(fault, Faults) else [fault])[: max(room, 0)]:
             self.found.faults.append(each.at(where))
 
     def use(self, reference: Reference, obj: Object, where: Where, sink: Sink) -> Use | None:
@@ -175,8 +192,12 @@ class Page:
     def token(self, node: Scalar, pieces: tuple[Piece, ...], where: Where) -> Token:
         """The edit that replaces a scalar by its woven text."""
         source = self.tree.text[node.start : node.end]
-        parent = parent_indentation(self.tree.text, node.start)
+        parent = self.parent_indentation(node)
         return Token(self.offset(node.start), self.offset(node.end), source, node.style, pieces, where, parent)
+
+    def parent_indentation(self, node: Scalar) -> int | None:
+        """That of the collection around a block scalar; the other styles do not ask, and their lines can be long."""
+        return parent_indentation(self.tree.text, node.start) if node.style in {"|", ">"} else None
 
     def edit(self, edit: Edit, where: Where) -> None:
         """Keeps an edit. One place reached twice through an alias is edited once, if both ways agree."""
@@ -194,6 +215,23 @@ class Page:
                 where,
             )
 
+    def finish(self) -> None:
+        """Refuses what an alias elsewhere would miss: the anchors in what is rewritten as a whole are gone."""
+        gone = sorted((edit.start, edit.end) for edit in self._edited.values() if not _keeps_anchor(edit))
+        for position, target in self.tree.aliases if gone else ():
+            place, anchor = self.offset(position), self.offset(target)
+            start, end = gone[max(bisect_right(gone, (anchor, self.document.end)) - 1, 0)]
+            if start <= anchor < end and not start <= place < end:
+                line = self.tree.text.count("\n", 0, position)
+                self.fault(
+                    BadReference(
+                        "a YAML alias for a place that is rewritten",
+                        why="its anchor stands in a reference, which does not stay",
+                        fix="write out what the alias stands for",
+                    ),
+                    self.where(None, line, ""),
+                )
+
 
 _SOURCE = re.compile(rb"(?:[ \t]*(?:#[^\n]*)?\n)*?# Source: ([^\r\n]+)")
 _FILENAME = re.compile(rb"postrenderer\.helm\.sh/postrender-filename[\"']?: *[\"']?([\w./-]+)")
@@ -203,6 +241,11 @@ def template(data: bytes) -> str:
     """The chart's file that a document comes from: Helm 3 says it in a comment, Helm 4 in an annotation."""
     found = _SOURCE.match(data) or _FILENAME.search(data)
     return found[1].decode(errors="replace") if found else ""
+
+
+def _keeps_anchor(edit: Edit) -> bool:
+    """A scalar is woven behind its own anchor; that of a reference object goes with it."""
+    return isinstance(edit, Token) and edit.source != NO_SCALAR
 
 
 def _intent(edit: Edit) -> object:

@@ -1,34 +1,50 @@
-"""Ranges of a document's text around nodes: where a pair or an item begins and ends, as its neighbours see it."""
+"""Ranges of a document's text around nodes: where a pair or an item begins and ends, as its neighbours see it.
+
+Each looks at the neighbourhood only: a document may be one long line with thousands of references.
+"""
 
 import re
 
+from secretweave.edits import Removal
 from secretweave.errors import BadReference
-from secretweave.yamltree import Mapping, Node, Scalar
+from secretweave.yamltree import Mapping, Node, Scalar, Sequence
+
+_COMMA = re.compile(r"\s*,\s*")
+_REST_OF_LINE = re.compile(r"[ \t]*(#[^\n]*)?(\r?\n|$)")
+_SEPARATOR = re.compile(r"\s*:(\s|#[^\n]*\n)*")
+_BEFORE_ITEM = re.compile(r"[ \t]*(?:[-?:][ \t]+)*-[ \t]*(?:#.*)?\r?")
+"""A line that ends with the `-` of an item, and a comment behind it."""
 
 
-def removal(text: str, key: Scalar, value: Node) -> tuple[int, int]:
-    """The range that takes the pair out of its mapping, block or flow, with its comma or its line break."""
-    return _without(text, key.start, value.end)
+def removal(text: str, key: Scalar, value: Node) -> Removal:
+    """What takes the pair out of its mapping, block or flow. Raises BadReference, as `pair` does."""
+    start, end, _ = pair(text, key, value)
+    return _without(text, start, end)
 
 
-def item_removal(text: str, item: Mapping) -> tuple[int, int]:
-    """The range that takes an item out of its sequence."""
-    dash = _dash(text, item)
-    return _without(text, item.start if dash is None else dash, item.end)
+def item_removal(text: str, item: Mapping, siblings: Sequence) -> Removal:
+    """What takes an item out of its sequence. Raises BadReference: it stands elsewhere, behind an alias."""
+    _in_place(item, siblings)
+    return _without(text, item.start if siblings.flow else _dash(text, item), item.end)
 
 
-def _without(text: str, start: int, end: int) -> tuple[int, int]:
+def _without(text: str, start: int, end: int) -> Removal:
+    after = _COMMA.match(text, end)
+    gap = _back_over_space(text, start)
+    before = _back_over_space(text, gap - 1) if text[gap - 1 : gap] == "," else None
+    if after or before is not None:
+        return Removal(start, end, before, after.end() if after else None)
     line = text.rfind("\n", 0, start) + 1
-    after = re.compile(r"\s*,\s*").match(text, end)
-    if after:
-        return start, after.end()
-    before = re.compile(r"\s*,\s*$").search(text, 0, start)
-    if before:
-        return before.start(), end
     if not text[line:start].strip(" "):
-        rest = re.compile(r"[ \t]*(#[^\n]*)?(\r?\n|$)").match(text, end)
-        return line, end if text[end - 1 : end] == "\n" or rest is None else rest.end()
-    return start, end
+        rest = _REST_OF_LINE.match(text, end)
+        return Removal(line, end if text[end - 1 : end] == "\n" or rest is None else rest.end())
+    return Removal(start, end)
+
+
+def _back_over_space(text: str, position: int) -> int:
+    while position and text[position - 1].isspace():
+        position -= 1
+    return position
 
 
 def pair(text: str, key: Scalar, value: Node) -> tuple[int, int, str]:
@@ -36,23 +52,30 @@ def pair(text: str, key: Scalar, value: Node) -> tuple[int, int, str]:
 
     Raises BadReference: the value stands elsewhere, behind an alias, or the key is written as `? key`.
     """
-    if value.start < key.end or not re.fullmatch(r"\s*:(\s|#[^\n]*\n)*", text[key.end : value.start]):
+    if value.start < key.end or not _SEPARATOR.fullmatch(text, key.end, value.start):
         raise BadReference(
             "a reference behind a YAML alias or an explicit key",
             why="the item cannot be rewritten where it stands",
             fix="write the reference out as `key: value`",
         )
-    if text[: key.start].rstrip(" ").endswith("?"):
+    gap = _back_over_space(text, key.start)
+    if text[gap - 1 : gap] == "?":
         raise BadReference("a reference under an explicit key (`? key`)", fix="write it as `key: value`")
-    tail = re.search(r"(\r?\n)+$", text[value.start : value.end])
-    return key.start, value.end, tail.group() if tail else ""
+    tail = value.end
+    while tail > value.start and text[tail - 1] in "\r\n":
+        tail -= 1
+    return key.start, value.end, text[tail : value.end]
 
 
-def before_item(text: str, item: Mapping) -> tuple[int, str, str]:
-    """Where another item can be put before *item*, and what stands before and after it there."""
-    dash = _dash(text, item)
-    if dash is None:
+def before_item(text: str, item: Mapping, siblings: Sequence) -> tuple[int, str, str]:
+    """Where another item can be put before *item*, and what stands before and after it there.
+
+    Raises BadReference: the item stands elsewhere, behind an alias, or shares its line with another.
+    """
+    _in_place(item, siblings)
+    if siblings.flow:
         return item.start, "", ", "
+    dash = _dash(text, item)
     line = text.rfind("\n", 0, dash) + 1
     indent = text[line:dash]
     if indent.strip(" "):
@@ -63,7 +86,21 @@ def before_item(text: str, item: Mapping) -> tuple[int, str, str]:
     return dash, "- ", "\n" + indent
 
 
-def _dash(text: str, item: Mapping) -> int | None:
-    """The `-` of a block item; None: a flow sequence."""
-    found = re.compile(r"-\s+(?:#[^\n]*\n\s*)*$").search(text, max(0, item.start - 500), item.start)
-    return found.start() if found and text[: found.start()].rstrip(" ")[-1:] in {"", "\n", "-"} else None
+def _in_place(item: Mapping, siblings: Sequence) -> None:
+    if not siblings.start <= item.start < siblings.end:
+        raise BadReference(
+            "a list item behind a YAML alias",
+            why="another item is to stand before it, which the alias would not bring along",
+            fix="write the item out",
+        )
+
+
+def _dash(text: str, item: Mapping) -> int:
+    """The `-` of an item of a block sequence; comments can stand between."""
+    line = text.rfind("\n", 0, item.start) + 1
+    end = item.start
+    while not _BEFORE_ITEM.fullmatch(text, line, end):
+        end = line - 1
+        line = text.rfind("\n", 0, end) + 1
+    comment = text.find("#", line, end)
+    return text.rindex("-", line, end if comment < 0 else comment)

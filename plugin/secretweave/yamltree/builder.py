@@ -12,13 +12,15 @@ from secretweave.yamltree.nodes import BINARY_TAG, DULL, Container, Mapping, Nod
 MAX_DEPTH = 100
 MAX_NODES = 1_000_000
 
-KEPT_KEYS = frozenset({"apiVersion", "kind", "metadata", "items", "name", "type"})
+KEPT_KEYS = frozenset({"apiVersion", "kind", "metadata", "items", "name", "type", "valueFrom"})
 """Keys whose pair stays as long as its mapping does."""
 AMBIGUOUS_TWICE = KEPT_KEYS | {"namespace", "spec", "data", "stringData", "env", "value", "valueFrom", "store", "ref"}
 """Keys that may not stand twice: parsers differ in which one counts, and policy must judge what the cluster gets."""
 
 
 MARKS_OF_A_REFERENCE = KEPT_KEYS | {"<<", "store", "ref", "secretStoreRef"}
+WHOLE_UNDER = frozenset({"metadata", "<<"})
+"""Keys whose value stays whole: what is merged counts only together with what it is merged into."""
 CROWDED = 64
 """Pairs of one mapping that are kept until it closes; more than a reference object has members."""
 
@@ -42,6 +44,8 @@ class Builder:
         self.reading = reading
         self.left = reading.nodes
         self.anchors: dict[str, Node] = {}
+        self.aliases: list[tuple[int, int]] = []
+        """(where an alias stands, where the node that it names begins), in code points."""
 
     def build(self) -> Node:  # noqa: PLR0915 - one loop over events: a call per event would cost a third
         """The root node of the document whose start event has just been taken."""
@@ -84,7 +88,7 @@ class Builder:
                 if event.anchor:
                     self.anchors[event.anchor] = made
                 key = keys[-1] if keys else None
-                wholes.append(bool(event.anchor) or (key is not None and key.value == "metadata"))
+                wholes.append(bool(event.anchor) or (key is not None and key.value in WHOLE_UNDER))
                 whole += wholes[-1]
                 stack.append(made)
                 keys.append(None)
@@ -97,6 +101,7 @@ class Builder:
                 node = self.anchors[event.anchor]
                 if node in stack:
                     raise InputError("an alias is part of what it names", where=Where(line=event.start_mark.line + 1))
+                self.aliases.append((event.start_mark.index, node.start))
             else:
                 node = stack.pop()
                 keys.pop()
@@ -107,14 +112,13 @@ class Builder:
                 if isinstance(node, Sequence):
                     node.live = any(item.live or _is_object(item) for item in node.items)
                 else:
-                    _close(node, whole=bool(whole), field=len(keys) > 1 and _under_data(keys[-2]))
+                    self.left -= _close(
+                        node, self.left, whole=bool(whole), field=len(keys) > 1 and _under_data(keys[-2])
+                    )
                 whole -= wholes.pop()
             self.left -= 1
             if self.left < 0:
-                raise InputError(
-                    "the document has too many nodes",
-                    fix="raise limits.nodes in the configuration if the manifest is meant so",
-                )
+                raise _too_many()
             if not stack:
                 return node
             parent = stack[-1]
@@ -135,9 +139,9 @@ class Builder:
                     raise twice(text, key.line)
             seen[-1].add(text)
             parent.pairs.append((key, node))
-            if len(parent.pairs) >= CROWDED and not whole:
-                parent.crowded = True
+            if not whole and len(parent.pairs) >= max(CROWDED, 2 * parent.crowded):
                 parent.pairs = _kept(parent.pairs, MARKS_OF_A_REFERENCE)
+                parent.crowded = max(CROWDED, len(parent.pairs))
 
 
 def _kept(pairs: list[tuple[Scalar, Node]], names: frozenset[str]) -> list[tuple[Scalar, Node]]:
@@ -149,8 +153,18 @@ def _kept(pairs: list[tuple[Scalar, Node]], names: frozenset[str]) -> list[tuple
     ]
 
 
-def _close(node: Mapping, *, whole: bool, field: bool) -> None:
-    """Decides whether a mapping is live, and lets go of the pairs that nobody will ask for."""
+def _too_many() -> InputError:
+    return InputError(
+        "the document has too many nodes",
+        fix="raise limits.nodes in the configuration if the manifest is meant so",
+    )
+
+
+def _close(node: Mapping, most: int, *, whole: bool, field: bool) -> int:
+    """Decides whether a mapping is live, and lets go of the pairs that nobody will ask for.
+
+    Returns how many pairs were merged into it; raises InputError where they are more than *most*.
+    """
     merges = [(key, value) for key, value in node.pairs if key.value == "<<"]
     for key, _ in merges:
         if key.tag is not None:
@@ -161,13 +175,13 @@ def _close(node: Mapping, *, whole: bool, field: bool) -> None:
                 fix="write it without",
             )
     merged = [value for key, value in merges if not key.style]
-    if merged:
-        node.pairs = _merge(node.pairs, merged)
+    count = _merge(node, merged, most) if merged else 0
     names = {key.value for key, _ in node.pairs}
     reference = field or {"store", "ref"} <= names or "secretStoreRef" in names
     node.live = reference or any(value.live or key.live for key, value in node.pairs)
     if not (whole or reference):
         node.pairs = _kept(node.pairs, KEPT_KEYS)
+    return count
 
 
 def _under_data(key: Scalar | None) -> bool:
@@ -183,19 +197,27 @@ def _is_object(node: Node) -> bool:
     return isinstance(node, Mapping) and any(key.value == "kind" for key, _ in node.pairs)
 
 
-def _merge(pairs: list[tuple[Scalar, Node]], merged: list[Node]) -> list[tuple[Scalar, Node]]:
-    """Pairs with merge keys followed (https://yaml.org/type/merge.html): an own key wins, then the first merged."""
-    own = [pair for pair in pairs if pair[0].value != "<<" or pair[0].style]
+def _merge(node: Mapping, merged: list[Node], most: int) -> int:
+    """Follows merge keys (https://yaml.org/type/merge.html): an own key wins, then the first merged.
+
+    Returns how many pairs were looked at: a short document can merge a long mapping many times.
+    """
+    own = [pair for pair in node.pairs if pair[0].value != "<<" or pair[0].style]
     names = {key.value for key, _ in own}
-    sources = [each for node in merged for each in (node.items if isinstance(node, Sequence) else [node])]
+    sources = [each for value in merged for each in (value.items if isinstance(value, Sequence) else [value])]
+    count = 0
     for source in sources:
         if not isinstance(source, Mapping):
             raise InputError("a merge key (<<) whose value is no mapping", where=Where(line=source.line + 1))
-        for key, value in source.pairs:
-            if key.value not in names:
-                names.add(key.value)
-                own.append((key, value))
-    return own
+        count += len(source.pairs) + 1
+        if count > most:
+            raise _too_many()
+        for pair in source.pairs:
+            if pair[0].value not in names:
+                names.add(pair[0].value)
+                own.append(pair)
+    node.pairs = own
+    return count
 
 
 def _binary(node: Scalar) -> str:
