@@ -85,7 +85,7 @@ REFUSALS = {
 
 # A marker line is taken together with what follows if the first content is indented or `- `, so that the signature
 # shows it. An indented line after `kind:` or `apiVersion:` could be part of the value, so it is taken too. Comments go
-# by the thousand lines, each thousand for good, so that a megabyte of them needs no stack. No group is possessive: Python
+# by the thousand lines, each for good, so that a megabyte of them needs no stack. No group is possessive: Python
 # before 3.11.5 goes on in the wrong place after one (https://github.com/python/cpython/issues/106052).
 _COLUMN_0 = re.compile(
     rb"\n("
