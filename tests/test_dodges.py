@@ -39,7 +39,7 @@ ALIAS = "a reference behind a YAML alias that is used in two different ways"
 def parsed(source: bytes) -> list[Any]:
     """Each document, cut as Kubernetes cuts: the whole stream, a byte order mark in its midst, is not YAML."""
     parts = re.split(r"\n---[^\n]*", "\n" + source.decode().replace("\r\n", "\n"))
-    return [YAML(typ="safe").load(part.strip("\ufeff")) for part in parts if part.strip()]
+    return [YAML(typ="safe").load(part.replace("\ufeff", "")) for part in parts if part.strip()]
 
 
 def pod(env: str) -> str:
