@@ -137,7 +137,8 @@ def test_what_needs_no_value_reads_no_store(shop: Shop) -> None:
 
 
 def test_a_failure_in_the_second_document_leaves_stdout_empty(shop: Shop) -> None:
-    # argocd-vault-plugin: failure in document 2 -> document 1 already on stdout, error order random, usage text, no name
+    # argocd-vault-plugin: failure in document 2 -> document 1 already on stdout, error order random, usage text,
+    # no resource name
     source = f"{SECRET}stringData: {{a: secret://shop/plain}}\n---\n{SECRET}stringData:\n"
     source += "".join(f"  k{number}: secret://shop/none{number}\n" for number in range(4))
     code, out, err = shop.render(source)
