@@ -1,9 +1,8 @@
-"""What a container sees of a woven `env` is what it would see of the original with the secrets' values put in opaque."""
+"""What a container sees of a woven `env`: what it would see of the original with the secrets' values put in opaque."""
 
 import base64
 import io
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -85,10 +84,7 @@ def seen_by_container(env: list[Any], secret: dict[str, str]) -> list[tuple[str,
     seen: dict[str, str] = {}
     told = []
     for item in env:
-        if "value" in item:
-            value = expand(item["value"], seen)
-        else:
-            value = secret[item["valueFrom"]["secretKeyRef"]["key"]]
+        value = expand(item["value"], seen) if "value" in item else secret[item["valueFrom"]["secretKeyRef"]["key"]]
         seen[item["name"]] = value
         told.append((item["name"], value))
     return told

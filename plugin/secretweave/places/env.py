@@ -28,6 +28,7 @@ def find(obj: Object, page: Page) -> set[str]:
         if not isinstance(env, Sequence):
             continue
         for index, item in enumerate(env.items):
+            page.visit()
             if isinstance(item, Mapping) and item.live:
                 path = step(step(container.path, "env"), index)
                 handled |= _Item(obj, page, secret, container, item, env).weave(path)

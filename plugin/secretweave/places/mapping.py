@@ -91,6 +91,7 @@ def _read(obj: Object, page: Page) -> tuple[str, list[Entry]]:
         )
     entries = []
     for index, item in enumerate(items.items):
+        page.visit()
         where = page.where(obj, item.line, step("spec.secretData", index))
         reference, key = _item(item, where)
         pieces = page.pieces((reference,), obj, where, "mapping")
