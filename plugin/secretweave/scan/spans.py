@@ -10,30 +10,53 @@ from secretweave.errors import BadReference
 from secretweave.yamltree import Mapping, Node, Scalar, Sequence
 
 _COMMA = re.compile(r"\s*,\s*")
+_COMMENTED_COMMA = re.compile(r"\s+(?:#[^\n]*\n\s*)+,")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _REST_OF_LINE = re.compile(r"[ \t]*(#[^\n]*)?(\r?\n|$)")
 _SEPARATOR = re.compile(r"\s*:(\s|#[^\n]*\n)*")
 _BEFORE_ITEM = re.compile(r"[ \t]*(?:[-?:][ \t]+)*-[ \t]*(?:#.*)?\r?")
 """A line that ends with the `-` of an item, and a comment behind it."""
 
 
-def removal(text: str, key: Scalar, value: Node) -> Removal:
-    """What takes the pair out of its mapping, block or flow. Raises BadReference, as `pair` does."""
+def removal(text: str, key: Scalar, value: Node, mapping: Mapping) -> Removal:
+    """What takes the pair out of its mapping.
+
+    Raises BadReference, as `pair` does, or where a comment stands between the value and its comma.
+    """
     start, end, _ = pair(text, key, value)
-    return _without(text, start, end)
+    return _out_of_flow(text, start, end) if mapping.flow else _out_of_block(text, start, end)
 
 
 def item_removal(text: str, item: Mapping, siblings: Sequence) -> Removal:
     """What takes an item out of its sequence. Raises BadReference: it stands elsewhere, behind an alias."""
     _in_place(item, siblings)
-    return _without(text, item.start if siblings.flow else _dash(text, item), item.end)
+    return (
+        _out_of_flow(text, item.start, item.end) if siblings.flow else _out_of_block(text, _dash(text, item), item.end)
+    )
 
 
-def _without(text: str, start: int, end: int) -> Removal:
+def _out_of_flow(text: str, start: int, end: int) -> Removal:
     after = _COMMA.match(text, end)
+    if _COMMENTED_COMMA.match(text, end):
+        raise BadReference(
+            "an optional reference with a comment between it and its comma",
+            fix="write the comment behind the comma, or give the reference a default",
+        )
     gap = _back_over_space(text, start)
-    before = _back_over_space(text, gap - 1) if text[gap - 1 : gap] == "," else None
-    if after or before is not None:
-        return Removal(start, end, before, after.end() if after else None)
+    if text[gap - 1 : gap] == "," and not _ends_comment(text, gap, start):
+        return Removal(start, end, _back_over_space(text, gap - 1), after.end() if after else None)
+    return Removal(start, end, None, after.end()) if after else _out_of_block(text, start, end)
+
+
+def _ends_comment(text: str, end: int, start: int) -> bool:
+    """Whether what ends at *end* is a comment: only the line break before *start* could end one."""
+    if "\n" not in text[end:start]:
+        return False
+    line = _STRING.sub('""', text[text.rfind("\n", 0, end) + 1 : end])
+    return re.search(r"(?:^|\s)#", line) is not None
+
+
+def _out_of_block(text: str, start: int, end: int) -> Removal:
     line = text.rfind("\n", 0, start) + 1
     if not text[line:start].strip(" "):
         rest = _REST_OF_LINE.match(text, end)
