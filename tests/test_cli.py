@@ -1,10 +1,13 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from secretweave import __version__, options
-from secretweave.options import Request
+from secretweave.options import Option, Request
 from tests.conftest import Command
 
 SECRET = b"apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n  a: secret://shop/app/token\n"
@@ -134,16 +137,118 @@ def test_version_help_and_completion(secretweave: Command) -> None:
     assert completed.stdout == b"plain,plan\n"
 
 
-def test_an_unknown_option_is_a_usage_error(secretweave: Command) -> None:
-    done = secretweave("--nonsense", stdin=SECRET)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_has_its_completion(shell: str, secretweave: Command) -> None:
+    done = secretweave("completion", shell)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert f"_SECRETWEAVE_COMPLETE={shell}_complete".encode() in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--nonsense"], "--nonsense"),
+        (["plan", "--namespace"], "--namespace"),
+        (["render", "--config"], "--config"),
+        (["--allow-empty=1"], "--allow-empty"),
+        (["plan", "--format", "xml"], "'table', 'json'"),
+    ],
+)
+def test_a_wrong_command_line_is_told_as_any_fault(
+    arguments: list[str], named: str, secretweave: Command, tmp_path: Path
+) -> None:
+    done = secretweave(*arguments, stdin=SECRET, SECRETWEAVE_REPORT=str(tmp_path / "report"))
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b"--nonsense" in done.stderr
+    first, what, fix, last = done.stderr.decode().splitlines()
+    assert (first, fix, last) == ("secretweave: error", "  fix:   see `secretweave --help`", "nothing was written")
+    assert what.startswith("  what:  ")
+    assert named in what
+    assert (tmp_path / "report").read_bytes() == done.stderr
 
 
-def test_a_reader_that_goes_away_is_no_traceback(secretweave: Command, tmp_path: Path) -> None:
-    done = secretweave(tmp_path / "none.yaml")
+def test_a_format_of_the_environment_is_checked(secretweave: Command) -> None:
+    done = secretweave("plan", stdin=SECRET, SECRETWEAVE_FORMAT="xml")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"no format is called xml" in done.stderr
+    assert secretweave("plan", stdin=PLAIN, SECRETWEAVE_FORMAT="json").stdout == b"[]\n"
+
+
+def piped(home: Path, line: str) -> "subprocess.CompletedProcess[bytes]":
+    """A line of shell in which $SECRETWEAVE is the command."""
+    environ = {"PATH": os.environ["PATH"], "SECRETWEAVE_CONFIG": str(home / "config.yaml")}
+    command = f"{sys.executable} -m secretweave"
+    return subprocess.run(
+        ["bash", "-c", line], env=environ | {"SECRETWEAVE": command}, input=SECRET, capture_output=True, check=False
+    )
+
+
+@pytest.mark.parametrize("command", ["render", "check", "plan"])
+def test_output_that_cannot_be_written_is_an_error(command: str, home: Path) -> None:
+    full = piped(home, f"$SECRETWEAVE {command} >/dev/full")
+    assert (full.returncode, full.stderr) == (
+        1,
+        b"secretweave: No space left on device; what was written is not whole\n",
+    )
+    closed = piped(home, f"$SECRETWEAVE {command} >&-")
+    assert (closed.returncode, closed.stderr.count(b"\n")) == (1, 1)
+
+
+def test_a_closed_stderr_changes_nothing(home: Path) -> None:
+    done = piped(home, "$SECRETWEAVE 2>&-")
+    assert (done.returncode, done.stdout) == (0, WOVEN)
+    assert piped(home, "$SECRETWEAVE --namespace= none.yaml 2>&-").returncode == 3
+
+
+def test_a_closed_stdin_is_empty_input(home: Path) -> None:
+    done = piped(home, "$SECRETWEAVE <&-")
     assert (done.returncode, done.stdout) == (3, b"")
-    assert b"Traceback" not in done.stderr
+    assert b"the input holds no manifest" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_told_by_the_exit_code_alone(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "many.yaml").write_bytes((PLAIN + b"\n---\n") * 20_000)
+    done = piped(home, f"$SECRETWEAVE {tmp_path}/many.yaml | head -c 1; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"#", b"")
+
+
+def test_progress_is_for_a_terminal_alone(home: Path) -> None:
+    assert piped(home, "$SECRETWEAVE").stderr == b""
+    person, terminal = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "secretweave"],
+        env={"SECRETWEAVE_CONFIG": str(home / "config.yaml")},
+        input=SECRET,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        check=True,
+    )
+    os.close(terminal)
+    assert done.stdout == WOVEN
+    assert os.read(person, 1000) == b"secretweave: 1 references woven from 1 secrets\r\n"
+    os.close(person)
+
+
+def test_without_the_c_parser_the_command_says_so(home: Path) -> None:
+    hidden = "import sys; sys.modules['_ruamel_yaml'] = None; from secretweave.__main__ import main; main()"
+    done = piped(home, f'{sys.executable} -c "{hidden}"')
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"pip install 'ruamel.yaml[oldlibyaml]'" in done.stderr
+
+
+@pytest.mark.parametrize("option", options.RENDER, ids=lambda option: option.name)
+def test_every_option_has_an_environment_name(option: Option) -> None:
+    arguments = [f"--{option.name}"] if option.flag else [f"--{option.name}", "x"]
+    (name, *_) = option.environ
+    assert name == f"SECRETWEAVE_{option.field.upper()}"
+    assert options.quick([], {name: "yes" if option.flag else "x"}) == options.quick(arguments, {})
+
+
+def test_redacted_output_needs_no_store(secretweave: Command, home: Path) -> None:
+    store = (home / "config.yaml").read_text().replace("path: secrets.yaml", "path: gone.yaml")
+    (home / "gone-config.yaml").write_text(store)
+    done = secretweave("--config", home / "gone-config.yaml", "--output", "redacted", stdin=SECRET)
+    assert (done.returncode, done.stdout) == (0, SECRET.replace(b"secret://shop/app/token", b'"***shop:app/token***"'))
+    assert secretweave("--config", home / "gone-config.yaml", stdin=SECRET).returncode == 6
 
 
 @pytest.mark.parametrize(

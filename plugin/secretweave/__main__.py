@@ -12,12 +12,13 @@ def main() -> NoReturn:
     """Runs the command of sys.argv and exits."""
     # One run makes no garbage in circles worth a tenth of its time to look for.
     gc.set_threshold(100_000)
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        cli.open_closed_streams()
     request = options.quick(sys.argv[1:], os.environ)
     if request is None:
-        from secretweave.commands import command
+        from secretweave import commands
 
-        command(prog_name="secretweave")
-        sys.exit(0)
+        commands.main()
     code = cli.run(request, cli.render)
     sys.stderr.flush()
     # All is written and flushed: taking the interpreter down in order would be a tenth of a small run.

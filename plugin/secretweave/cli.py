@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from secretweave import report
-from secretweave.errors import InputError, SecretweaveError
+from secretweave import options, report
+from secretweave.errors import ConfigError, InputError, SecretweaveError
 from secretweave.options import Request
 
 if TYPE_CHECKING:
@@ -21,6 +21,23 @@ INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h."""
 
 
+def open_closed_streams() -> None:
+    """Stands something in for a standard stream that was closed: reads nothing, drops messages, refuses manifests."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Stdout cannot be written, so that manifests that go nowhere are an error.
+            access = os.O_RDONLY if name != "stderr" else os.O_WRONLY
+            setattr(sys, name, os.fdopen(os.open(os.devnull, access), mode))
+
+
+def misuse(what: str) -> int:
+    """Tells what is wrong with the command line, and gives the exit code."""
+    error = ConfigError(" ".join(what.split()), fix="see `secretweave --help`")
+    given = options.from_environment((options.REPORT,), os.environ)
+    _tell(report.faults(error), given.get(options.REPORT.field))
+    return error.exit_code
+
+
 def run(request: Request, work: "Work") -> int:
     """Does the work; turns whatever goes wrong into a report on stderr and an exit code."""
     report_file = request.report
@@ -31,15 +48,16 @@ def run(request: Request, work: "Work") -> int:
         loaded = config.load(request.config, os.environ)
         report_file = report_file or loaded.settings.report.file
         work(request, loaded)
+        sys.stdout.flush()
     except SecretweaveError as error:
         code, text, cause = error.exit_code, report.faults(error), error
     except BrokenPipeError:
-        # The reader went away; flushing stdout at exit would fail the same way.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
+        _drop_output()
         code, cause = SecretweaveError.exit_code, error
         text = f"secretweave: {error.strerror}; what was written is not whole\n"
     except Exception as error:  # noqa: BLE001 - the last resort: a traceback would show values
@@ -49,6 +67,11 @@ def run(request: Request, work: "Work") -> int:
         return 0
     _tell(text + (report.frames(cause) if request.debug else ""), report_file)
     return code
+
+
+def _drop_output() -> None:
+    """Python writes what is left at its end, and would fail the same way."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def render(request: Request, config: "Config") -> None:
@@ -68,7 +91,11 @@ def check(request: Request, config: "Config") -> None:
 
 
 def plan(request: Request, config: "Config") -> None:
-    """`secretweave plan`: what would be read, and where it would go."""
+    """`secretweave plan`: what would be read, and where it would go. Raises ConfigError for an unknown format."""
+    if request.format not in options.FORMAT.choices:
+        raise ConfigError(
+            f"no format is called {request.format}", fix=f"use one of {', '.join(options.FORMAT.choices)}"
+        )
     uses = _uses(request, config)
     sys.stdout.write(report.as_json(uses) if request.format == "json" else report.table(uses))
 

@@ -3,14 +3,12 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from secretweave import __version__, cli, options
 from secretweave.options import Option, Request
-
-CHOICES = {"format": ("table", "json")}
 
 
 class _Command(click.Group):
@@ -27,6 +25,16 @@ class _Command(click.Group):
         if args and args[0].startswith("-") and args[0] not in {"--help", "-h", "--version"}:
             args = ["render", *args]
         return super().parse_args(ctx, args)
+
+
+def main() -> NoReturn:
+    """Runs the command of sys.argv and exits."""
+    try:
+        code = command.main(prog_name="secretweave", standalone_mode=False)
+    except click.UsageError as error:
+        # click would tell stderr alone, and Helm 4 drops that.
+        code = cli.misuse(error.format_message())
+    sys.exit(code)
 
 
 @click.group(
@@ -51,10 +59,10 @@ def _add(name: str, work: "cli.Work", table: Sequence[Option], text: str) -> Non
         parameters.append(
             click.Option(
                 [f"--{option.name}"],
-                is_flag=option.flag,
+                is_flag=option.flag or None,
                 help=option.help + environ,
                 metavar=option.metavar or None,
-                type=click.Choice(CHOICES[option.field]) if option.field in CHOICES else None,
+                type=click.Choice(option.choices) if option.choices else None,
             )
         )
     command.add_command(click.Command(name, callback=invoke, params=parameters, help=text))

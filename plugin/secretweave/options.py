@@ -16,6 +16,8 @@ class Option(NamedTuple):
     metavar: str = ""
     hosts: tuple[str, ...] = ()
     """Environment names of the hosts that say the same."""
+    choices: tuple[str, ...] = ()
+    """Empty: any text."""
 
     @property
     def environ(self) -> tuple[str, ...]:
@@ -41,7 +43,7 @@ ALLOW_EMPTY = Option("allow-empty", "An input without any manifest is a success.
 REPORT = Option("report", "Where faults are written beside stderr.", metavar="FILE")
 DEBUG = Option("debug", "Show where in the program an error arose (never a value).", flag=True)
 
-FORMAT = Option("format", "Of the plan: `table` for people, `json` for CI.", metavar="NAME")
+FORMAT = Option("format", "Of the plan: `table` for people, `json` for CI.", choices=("table", "json"))
 
 COMMON = (CONFIG, NAMESPACE, IDENTITY, ALLOW_EMPTY, REPORT, DEBUG)
 RENDER = (OUTPUT, *COMMON)
