@@ -4,6 +4,7 @@ Each case is a stream and what becomes of it: the parsed output, or the fault th
 """
 
 import base64
+import json
 import re
 from typing import Any
 
@@ -267,7 +268,6 @@ UNTOUCHED = {
     "indented marker in a block scalar": f"{CONFIG_MAP}data:\n  a: |\n    ---\n    kind: Secret\n",
     "a mapping whose key ends at the line": f"{CONFIG_MAP}data:\n  a: secret:\n    //shop/app/token\n",
     "scheme in capitals": f"{SECRET}stringData: {{a: SECRET://shop/app/token}}\n",
-    "base64 of base64": f"{SECRET}data: {{a: {base64.b64encode(ENCODED.encode()).decode()}}}\n",
 }
 
 
@@ -275,3 +275,12 @@ UNTOUCHED = {
 def test_what_is_no_reference_passes_as_it_is(case: str, secretweave: Command) -> None:
     done = secretweave(stdin=UNTOUCHED[case].encode())
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, UNTOUCHED[case], b"")
+
+
+def test_base64_within_base64_is_woven_within(secretweave: Command) -> None:
+    auth = base64.b64encode(b"web:$(secret://shop/app/token)").decode()
+    source = base64.b64encode(f'{{"auth": "{auth}"}}'.encode()).decode()
+    done = secretweave(stdin=f"{SECRET}data: {{a: {source}}}\n".encode())
+    assert done.stderr == b""
+    woven = json.loads(base64.b64decode(parsed(done.stdout)[0]["data"]["a"]))
+    assert base64.b64decode(woven["auth"]) == b"web:s3cr3t-t0ken"

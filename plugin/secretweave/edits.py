@@ -20,9 +20,11 @@ Piece = str | Use | NestedText
 
 
 def lone(pieces: tuple[Piece, ...]) -> Use | None:
-    """The one value that the pieces are, apart from white space."""
+    """The one value that the pieces are, apart from white space, in base64 or not."""
     values = [piece for piece in pieces if not isinstance(piece, str) or piece.strip()]
-    return values[0] if len(values) == 1 and isinstance(values[0], Use) else None
+    if len(values) != 1 or isinstance(values[0], str):
+        return None
+    return values[0] if isinstance(values[0], Use) else lone(values[0].pieces)
 
 
 def may_be_left_out(pieces: tuple[Piece, ...]) -> bool:

@@ -36,7 +36,9 @@ def _stable_base64(text: bytes) -> list[str]:
     return stable
 
 
-_IN_BASE64 = re.compile("|".join(_stable_base64(b"secret://") + _stable_base64(b"secret:!")))
+_ONCE = _stable_base64(b"secret://") + _stable_base64(b"secret:!")
+_IN_BASE64 = re.compile("|".join([*_ONCE, *(each for once in _ONCE for each in _stable_base64(once.encode()))]))
+"""Once, and twice: the `auth` of a `.dockerconfigjson` is base64, and so is the whole."""
 _RUN = re.compile(r"[A-Za-z0-9+/]{12,}={0,2}")
 _grammars: list[Any] = []
 
