@@ -54,8 +54,8 @@ def _scan(document: Document, config: Config, options: Options, found: Findings)
             "the document's aliases unfold into too many objects",
             fix="write out what they stand for, or cut the document up",
         )
-    if any(policy.is_of_ours(obj.api_version) for obj in objects):
-        # The rules over resources need every string of them.
+    if any(policy.is_of_ours(obj.api_version) or obj.kind == "SecretList" for obj in objects):
+        # The rules over resources need every string of them; Secrets of a list that tells their kind, their names.
         page.tree = tree = parse(document.data, reading._replace(whole=True))
         assert tree.root is not None
         objects = list(walk(tree.root, options.namespace))

@@ -3,15 +3,18 @@
 Several of one target become one Secret, which stands at the first of them and has its metadata.
 """
 
+import re
+
 from secretweave.edits import Edit, Entry, Head, NewSecret, Swap
 from secretweave.errors import BadReference, InputError, SecretweaveError, Where
-from secretweave.generated import HOOK_ANNOTATIONS, MANAGED_BY, signature
+from secretweave.generated import HOOK_ANNOTATIONS, MANAGED_BY, MAX_NAME, signature
 from secretweave.model import Reference
 from secretweave.scan.objects import Object, step
 from secretweave.scan.page import Findings, Made, Merged, Page
 from secretweave.scan.spans import item_removal
 from secretweave.yamltree import Mapping, Node, Scalar, Sequence, twice
 
+API_VERSION = "humanitec.io/v1alpha1"
 SPEC_KEYS = {"secretName", "secretData"}
 ITEM_KEYS = {"secretKey", "secretStoreName", "remoteRef"}
 REMOTE_KEYS = {"key", "version", "property"}
@@ -79,6 +82,8 @@ def finish(found: Findings) -> None:
 
 
 def _read(obj: Object, page: Page) -> tuple[str, list[Entry]]:
+    if obj.api_version != API_VERSION:
+        raise BadReference("a SecretMapping of a version that is not known", fix=f"write it as {API_VERSION}")
     spec = obj.node.get("spec")
     if not isinstance(spec, Mapping):
         raise BadReference("a SecretMapping without spec", fix="give it spec.secretName and spec.secretData")
@@ -109,6 +114,12 @@ def _item(item: object, where: Where) -> tuple[Reference, str]:
     key, ref = item.text("secretKey"), remote.text("key")
     if not key or not ref:
         raise BadReference("an item without secretKey or remoteRef.key", where=where, fix="give it both")
+    if len(key) > MAX_NAME or not re.fullmatch(r"[-._a-zA-Z0-9]+", key):
+        raise BadReference(
+            "a secretKey that a Secret cannot have",
+            where=where,
+            fix=f"write it with letters, digits, `-`, `_` and `.`, at most {MAX_NAME} of them",
+        )
     if "${" in ref + item.text("secretStoreName") + remote.text("version"):
         raise BadReference("a placeholder in a secret reference", where=where, fix="write the reference out")
     version = remote.text("version") or None
