@@ -38,6 +38,17 @@ def laughs(first: str, item: str) -> str:
     return f"x:\n  - &a0 {first}\n" + "".join(levels)
 
 
+def many(line: str) -> str:
+    return "".join(f"{line % (n, REFERENCE)}\n" for n in range(2000))
+
+
+POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: c\n    env:\n"
+MAPPED = "      - {secretKey: A%d, secretStoreName: shop, remoteRef: {key: app, version: '%.0s'}}"
+SHARED = "kind: List\nitems:\n  - &m\n    "
+MAPPING = (
+    "apiVersion: humanitec.io/v1alpha1\n    kind: SecretMapping\n    spec:\n      secretName: s\n      secretData:\n"
+)
+ALIASES = "  - *m\n" * 2000
 LONG = "&m {" + ",".join(f"k{n}: v" for n in range(20_000)) + "}"
 MERGES = "".join("- {<<: *m}\n" for _ in range(20_000))
 LIMITED = {
@@ -53,6 +64,18 @@ LIMITED = {
     "each mapping merged into the next": (
         f"{SECRET}x:\n- &m0 {{a: b}}\n" + "".join(f"- &m{n + 1} {{<<: *m{n}, k{n}: v}}\n" for n in range(8000)),
         "too many nodes",
+    ),
+    "containers that share a long env": (
+        f"{POD.replace('- name', '- &m' + chr(10) + '    name')}{many('    - {name: A%d, value: %s}')}{ALIASES}",
+        "unfold into too many nodes",
+    ),
+    "Secrets that share many fields": (
+        f"{SHARED}apiVersion: v1\n    kind: Secret\n    stringData:\n{many('      A%d: %s')}{ALIASES}",
+        "unfold into too many nodes",
+    ),
+    "SecretMappings that share many keys": (
+        f"{SHARED}{MAPPING}{many(MAPPED)}{ALIASES}",
+        "unfold into too many nodes",
     ),
     "deep in flow style": (f"{SECRET}x: {'[' * 100_000}{']' * 100_000}\n", "nested deeper than"),
     "deep in block style": (f"{SECRET}x:\n  {'- ' * 100_000}x\n", "nested deeper than"),
@@ -82,7 +105,6 @@ def secret_json(text: str) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": fields})
 
 
-POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: c\n    env:\n"
 ENV = "".join(f"    - name: A{n}\n      value: {REFERENCE}\n" for n in range(15_000))
 LINEAR = {
     "references in block style": f"{SECRET}stringData:\n" + "".join(f"  k{n}: {REFERENCE}\n" for n in range(30_000)),
