@@ -15,6 +15,7 @@ from tests.conftest import Command
 
 REFERENCE = "secret://shop/app/token"
 ENCODED = base64.b64encode(REFERENCE.encode()).decode()
+HOISTED = f"$(HOST)/$({REFERENCE})"
 URL_SAFE = base64.urlsafe_b64encode(REFERENCE.encode()).decode()
 VALUE = "s3cr3t-t0ken"
 VALUE_ENCODED = base64.b64encode(VALUE.encode()).decode()
@@ -22,6 +23,7 @@ METADATA = "metadata: {name: s}\n"
 SECRET = f"apiVersion: v1\nkind: Secret\n{METADATA}"
 CONFIG_MAP = f"apiVersion: v1\nkind: ConfigMap\n{METADATA}"
 CRD = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n"
+MAPPING_FLOW = "apiVersion: humanitec.io/v1alpha1, kind: SecretMapping"
 MAPPING = "apiVersion: humanitec.io/v1alpha1\nkind: SecretMapping\n"
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"
 DATA = f"data: {{a: {ENCODED}}}\n"
@@ -97,6 +99,14 @@ WOVEN = {
     "escaped value of an env item": pod(f'[{{name: A, "va\\u006cue": {REFERENCE}}}]'),
     "escaped secretStoreRef": pod('[{name: A, valueFrom: {"secret\\x53toreRef": {store: shop, ref: app/token}}}]'),
     "merged secretStoreRef": pod("[{name: A, valueFrom: {secretStoreRef: {<<: {store: shop}, ref: app/token}}}]"),
+    "comment between the dash and its item": (
+        f"{POD}spec:\n  containers:\n  - name: c\n    env:\n    - # {'a long comment ' * 50}- x\n      # more\n"
+        f"      name: A\n      value: {HOISTED}\n"
+    ),
+    "indented SecretMapping": (
+        "  apiVersion: humanitec.io/v1alpha1\n  kind: SecretMapping\n  spec:\n    secretName: q\n    secretData:\n"
+        "    - {secretKey: k, secretStoreName: shop, remoteRef: {key: app/token}}\n"
+    ),
     "merged reference object": f"{SECRET}stringData: {{a: {{<<: {{store: shop}}, ref: app/token}}}}\n",
 }
 
@@ -233,6 +243,46 @@ REFUSED = {
     "name in a SecretMapping": (
         f"{MAPPING}spec: {{secretName: '{REFERENCE}', secretData: []}}\n",
         "a secret:// in a SecretMapping",
+    ),
+    "anchor within a SecretMapping": (
+        (
+            f"kind: List\nitems:\n- {{{MAPPING_FLOW}, metadata: &m {{name: m}}, spec: {{secretName: q, secretData: []}}}}\n"
+            "- {apiVersion: v1, kind: ConfigMap, metadata: *m}\n"
+        ),
+        "a YAML alias for a place that is rewritten",
+    ),
+    "hoisting behind an alias for the item": (
+        (
+            f"{POD}spec:\n  initContainers: [{{name: i, env: [&a {{name: A, value: '{HOISTED}'}}]}}]\n"
+            "  containers: [{name: c, env: [*a]}]\n"
+        ),
+        "a list item behind a YAML alias",
+    ),
+    "hoisting behind a merge key": (
+        (
+            f"{POD}spec:\n  initContainers: [{{name: i, env: [&a {{name: A, value: '{HOISTED}'}}]}}]\n"
+            "  containers: [{name: c, env: [{<<: *a}]}]\n"
+        ),
+        "a reference behind a YAML merge key",
+    ),
+    "alias for a value that moves": (
+        pod(f"[{{name: A, value: &v '{REFERENCE}'}}]") + "x: *v\n",
+        "a YAML alias for a place that is rewritten",
+    ),
+    "alias for a listed workload": (
+        (
+            f"kind: List\nx: &p {{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{containers: [{{name: c, "
+            f"env: [{{name: A, value: '{REFERENCE}'}}]}}]}}}}\nitems: [*p]\n"
+        ),
+        "a list item behind a YAML alias",
+    ),
+    "workload without a name": (
+        f"apiVersion: v1\nkind: Pod\nspec: {{containers: [{{env: [{{name: A, value: '{REFERENCE}'}}]}}]}}\n",
+        "a workload without a name",
+    ),
+    "optional reference under an explicit key": (
+        f"{SECRET}stringData:\n  ? a\n  : secret://shop/none?optional=true\n",
+        "a reference under an explicit key",
     ),
     "stringData that is a list": (f"{SECRET}stringData: [{REFERENCE}]\n", f"{NOT_HERE}Secret"),
     "stringData that is a text": (f"{SECRET}stringData: {REFERENCE}\n", f"{NOT_HERE}Secret"),

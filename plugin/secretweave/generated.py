@@ -88,6 +88,11 @@ class WorkloadSecret:
             return
         obj, page = self.obj, self.page
         where = page.where(obj, obj.node.line, "")
+        if not obj.name:
+            page.fault(
+                BadReference("a workload without a name", fix="name it, for its Secret is named after it"), where
+            )
+            return
         namespace = obj.metadata.text("namespace") if obj.metadata else ""
         head = Head(self.name, namespace, (MANAGED_BY,), self.annotations)
         if any(references.parse(text) for text in (obj.name, namespace, *(value for _, value in self.annotations))):

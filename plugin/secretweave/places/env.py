@@ -141,6 +141,12 @@ class _Item:
         text = self.page.tree.text
         try:
             pair(text, key, node)
+            if not self.item.start <= node.start < self.item.end:
+                raise BadReference(
+                    "a reference behind a YAML merge key in a text that names a variable",
+                    why="a variable of ours is to stand before it, which the merge would not bring along",
+                    fix="write the item out",
+                )
             place, before, after = before_item(text, self.item, self.siblings)
             if not self.secret.hoists(node):
                 return

@@ -45,7 +45,9 @@ def find(obj: Object, page: Page) -> None:
     if merged is None:
         namespace = obj.metadata.text("namespace") if obj.metadata else ""
         labels[MANAGED_BY[0]] = MANAGED_BY[1]
-        merged = Merged(_secret(obj, page, Head(target, namespace, tuple(labels.items()), annotations)), hooks, where)
+        secret = _secret(obj, page, Head(target, namespace, tuple(labels.items()), annotations))
+        page.rewritten(secret)
+        merged = Merged(secret, hooks, where)
         page.found.mappings[obj.namespace, target] = merged
         page.found.claim(target, obj.namespace, Made(where, "mapping"))
     else:
@@ -159,8 +161,10 @@ def _secret(obj: Object, page: Page, head: Head) -> NewSecret:
         end = node.end + len(text[node.end :]) - len(text[node.end :].lstrip(" "))
         rest = text[end : end + 2]
         taken = 2 if rest == "\r\n" else 1 if rest[:1] == "\n" else 0
+        # A root can be indented as a whole.
+        start = len(text[: node.start].rstrip(" "))
         return NewSecret(
-            page.offset(node.start),
+            page.offset(start),
             page.offset(end + taken if taken else node.end),
             head,
             (),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from secretweave.yamltree import Mapping, Node, Scalar, Sequence
+from secretweave.yamltree import Mapping, Node, Scalar, Sequence, plain
 
 
 class Object(NamedTuple):
@@ -45,7 +45,8 @@ class Object(NamedTuple):
         node = self.metadata.get(section) if self.metadata else None
         if not isinstance(node, Mapping):
             return ()
-        return tuple((key.value, value.value) for key, value in node.pairs if isinstance(value, Scalar))
+        scalars = ((key.value, value) for key, value in node.pairs if isinstance(value, Scalar))
+        return tuple((key, "" if plain(value) is None else value.value) for key, value in scalars)
 
 
 def walk(root: Node, namespace: str | None) -> Iterator[Object]:

@@ -92,6 +92,7 @@ class Page:
         self._template = template(document.data)
         self.taken_variables: frozenset[str] | None = None
         """Names like those of our variables in the document; None: nobody has asked."""
+        self._rewritten: list[tuple[int, int]] = []
         self._edited: dict[tuple[int, int], Edit] = {}
 
     def visit(self) -> None:
@@ -215,9 +216,14 @@ class Page:
                 where,
             )
 
+    def rewritten(self, edit: Edit) -> None:
+        """Notes a place whose edit is kept elsewhere until the stream has ended."""
+        self._rewritten.append((edit.start, edit.end))
+
     def finish(self) -> None:
         """Refuses what an alias elsewhere would miss: the anchors in what is rewritten as a whole are gone."""
-        gone = sorted((edit.start, edit.end) for edit in self._edited.values() if not _keeps_anchor(edit))
+        edited = ((edit.start, edit.end) for edit in self._edited.values() if not _keeps_anchor(edit))
+        gone = sorted([*edited, *self._rewritten])
         for position, target in self.tree.aliases if gone else ():
             place, anchor = self.offset(position), self.offset(target)
             start, end = gone[max(bisect_right(gone, (anchor, self.document.end)) - 1, 0)]
