@@ -247,7 +247,7 @@ REFUSED = {
     "anchor within a SecretMapping": (
         (
             f"kind: List\nitems:\n- {{{MAPPING_FLOW}, metadata: &m {{name: m}}, spec: {{secretName: q, secretData: []}}}}\n"
-            "- {apiVersion: v1, kind: ConfigMap, metadata: *m}\n"
+            "- {kind: ConfigMap, metadata: *m}\n"
         ),
         "a YAML alias for a place that is rewritten",
     ),
