@@ -221,6 +221,7 @@ def strings(node: object) -> list[str]:
         ("|+\n  secret://s/r\n\n", "|", "a\n\n", "|+\n  a\n\n"),
         ("|\n  secret://s/r\n\n\n", "|", "a\n", "|\n  a\n\n\n"),
         ("| # why\n  secret://s/r\n", "|", "a\nb\n", "| # why\n  a\n  b\n"),
+        (">#why\n  secret://s/r\n", ">", "a\n", '"a\\n" #why\n'),
         ("| # why\n  secret://s/r\n", "|", "a\rb", '"a\\rb" # why\n'),
         ("|\n  a\n  \n  secret://s/r\n  b\n", "|", "a\n\nx\ny\nb\n", "|\n  a\n  \n  x\n  y\n  b\n"),
         ("|\r\n  secret://s/r\r\n", "|", "a\nb\n", "|\r\n  a\r\n  b\r\n"),

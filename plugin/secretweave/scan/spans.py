@@ -16,6 +16,7 @@ _REST_OF_LINE = re.compile(r"[ \t]*(#[^\n]*)?(\r?\n|$)")
 _SEPARATOR = re.compile(r"\s*:(\s|#[^\n]*\n)*")
 _BEFORE_ITEM = re.compile(r"[ \t]*(?:[-?:][ \t]+)*-[ \t]*(?:#.*)?\r?")
 """A line that ends with the `-` of an item, and a comment behind it."""
+_NO_CONTENT = re.compile(r"[ \t]*(?:#.*)?\r?")
 
 
 def removal(text: str, key: Scalar, value: Node, mapping: Mapping) -> Removal:
@@ -119,11 +120,20 @@ def _in_place(item: Mapping, siblings: Sequence) -> None:
 
 
 def _dash(text: str, item: Mapping) -> int:
-    """The `-` of an item of a block sequence; comments can stand between."""
-    line = text.rfind("\n", 0, item.start) + 1
+    """The `-` of an item of a block sequence; blank lines and comments can stand between.
+
+    Raises BadReference: something else stands there, such as a line break that is neither LF nor CRLF.
+    """
     end = item.start
-    while not _BEFORE_ITEM.fullmatch(text, line, end):
+    line = text.rfind("\n", 0, end) + 1
+    while line and _NO_CONTENT.fullmatch(text, line, end):
         end = line - 1
         line = text.rfind("\n", 0, end) + 1
+    if not _BEFORE_ITEM.fullmatch(text, line, end):
+        raise BadReference(
+            "a list item whose `-` is not on its own line or above it",
+            why="line breaks other than LF and CRLF, a tag or an anchor can hide it",
+            fix="write `- ` directly before the item",
+        )
     comment = text.find("#", line, end)
     return text.rindex("-", line, end if comment < 0 else comment)

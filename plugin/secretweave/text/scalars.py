@@ -15,7 +15,7 @@ _NOT_RAW = "[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\ufff
 
 _PROPERTIES = r"(?:[&!]\S*(?:\s+|(?<=\s)#[^\r\n]*)*)*"
 """An anchor and a tag, with the white space and comments behind them: libyaml's span of a scalar begins with them."""
-_HEADER = "[|>]([-+1-9]*)([ \\t]+#[^\r\n\x85\u2028\u2029]*|[ \\t]*)(\\r\\n?|[\n\x85\u2028\u2029]|\\Z)"
+_HEADER = "[|>]([-+1-9]*)([ \\t]*(?:#[^\r\n\x85\u2028\u2029]*)?)(\\r\\n?|[\n\x85\u2028\u2029]|\\Z)"
 MAX_INDENTATION = 9
 """The largest indentation indicator: https://yaml.org/spec/1.2.2/#8111-block-indentation-indicator."""
 
@@ -78,7 +78,9 @@ def _block(scalar: str, style: str, value: str, newline: str, parent: int | None
     # Its trailing blank lines belong to a block scalar's span.
     lines = scalar[header.start(3) :]
     tail = lines[len(lines.rstrip(" \r\n\x85\u2028\u2029")) :].lstrip(" ")
-    return f"{quote(value)}{header[2].rstrip()}{tail}"
+    comment = header[2].rstrip()
+    # libyaml takes `|#` for a comment; behind a quote it wants a space.
+    return f"{quote(value)}{' ' * comment.startswith('#')}{comment}{tail}"
 
 
 def _literal(indicators: str, body: str, value: str, newline: str, parent: int | None) -> tuple[str, str] | None:
