@@ -246,7 +246,7 @@ REFUSED = {
     ),
     "anchor within a SecretMapping": (
         (
-            f"kind: List\nitems:\n- {{{MAPPING_FLOW}, metadata: &m {{name: m}}, spec: {{secretName: q, secretData: []}}}}\n"
+            f"items:\n- {{{MAPPING_FLOW}, metadata: &m {{name: m}}, spec: {{secretName: q, secretData: []}}}}\n"
             "- {kind: ConfigMap, metadata: *m}\n"
         ),
         "a YAML alias for a place that is rewritten",
@@ -263,6 +263,10 @@ REFUSED = {
             f"{POD}spec:\n  initContainers: [{{name: i, env: [&a {{name: A, value: '{HOISTED}'}}]}}]\n"
             "  containers: [{name: c, env: [{<<: *a}]}]\n"
         ),
+        "a reference behind a YAML merge key",
+    ),
+    "value that moves behind a merge key": (
+        pod(f"[&a {{name: A, value: '{REFERENCE}'}}, {{<<: *a, name: B, value: x}}]"),
         "a reference behind a YAML merge key",
     ),
     "alias for a value that moves": (

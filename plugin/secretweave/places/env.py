@@ -126,7 +126,9 @@ class _Item:
     def _move(self, key: Scalar, node: Scalar | Mapping, pieces: tuple[Piece, ...], where: Where) -> None:
         """The whole value goes into the Secret."""
         try:
-            start, end, line_break = pair(self.page.tree.text, key, node)
+            start, end, line_break = self._own(key, node)
+            if self.item.merged:
+                raise _behind_merge_key()
         except SecretweaveError as bad:
             self.page.fault(bad, where)
             return
@@ -136,17 +138,17 @@ class _Item:
         text = f'"valueFrom": {selector}' if self.item.flow else f"valueFrom: {selector}"
         self.page.edit(Swap(self.page.offset(start), self.page.offset(end), text + line_break), where)
 
+    def _own(self, key: Scalar, node: Scalar | Mapping) -> tuple[int, int, str]:
+        """The pair's range, as `pair` has it. Raises BadReference, also where it is merged into the item."""
+        if not self.item.start <= key.start < self.item.end:
+            raise _behind_merge_key()
+        return pair(self.page.tree.text, key, node)
+
     def _hoist(self, key: Scalar, node: Scalar, pieces: tuple[Piece, ...], where: Where) -> None:
         """Each secret piece becomes an item of its own before this one; the text stays and names them."""
         text = self.page.tree.text
         try:
-            pair(text, key, node)
-            if not self.item.start <= node.start < self.item.end:
-                raise BadReference(
-                    "a reference behind a YAML merge key in a text that names a variable",
-                    why="a variable of ours is to stand before it, which the merge would not bring along",
-                    fix="write the item out",
-                )
+            self._own(key, node)
             place, before, after = before_item(text, self.item, self.siblings)
             if not self.secret.hoists(node):
                 return
@@ -176,3 +178,11 @@ class _Item:
         selector, name, key, may_miss = names
         rest = f", {may_miss}: true" if optional else ""
         return f"{{{selector}: {{{name}: {quote(self.secret.name)}, {key}: {quote(data_key)}{rest}}}}}"
+
+
+def _behind_merge_key() -> BadReference:
+    return BadReference(
+        "a reference behind a YAML merge key",
+        why="another key, or a variable before it, takes its place, which does not fit where it is merged too",
+        fix="write the item out",
+    )

@@ -209,6 +209,7 @@ def _merge(node: Mapping, merged: list[Node], most: int) -> int:
     for source in sources:
         if not isinstance(source, Mapping):
             raise InputError("a merge key (<<) whose value is no mapping", where=Where(line=source.line + 1))
+        source.merged = True
         count += len(source.pairs) + 1
         if count > most:
             raise _too_many()

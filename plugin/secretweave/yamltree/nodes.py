@@ -28,7 +28,7 @@ class Scalar:
 class Mapping:
     """A mapping: its surviving pairs in order; merge keys (`<<`) are already followed, the merged pairs stand last."""
 
-    __slots__ = ("crowded", "end", "flow", "line", "live", "pairs", "start", "tag", "twice")
+    __slots__ = ("crowded", "end", "flow", "line", "live", "merged", "pairs", "start", "tag", "twice")
 
     def __init__(self, flow: bool, tag: str | None, start: int, line: int) -> None:
         self.pairs: list[tuple[Scalar, Node]] = []
@@ -39,6 +39,8 @@ class Mapping:
         self.line = line
         self.live = False
         self.twice: tuple[str, int] | None = None
+        self.merged = False
+        """A merge key takes its pairs elsewhere as well."""
         self.crowded = 0
         """Above 0: pairs were let go before it closed, and it is no reference object, whatever its keys say."""
 
