@@ -40,6 +40,7 @@ _ONCE = _stable_base64(b"secret://") + _stable_base64(b"secret:!")
 _IN_BASE64 = re.compile("|".join([*_ONCE, *(each for once in _ONCE for each in _stable_base64(once.encode()))]))
 """Once, and twice: the `auth` of a `.dockerconfigjson` is base64, and so is the whole."""
 _RUN = re.compile(r"[A-Za-z0-9+/]{12,}={0,2}")
+PORTION = 1 << 16
 _grammars: list[Any] = []
 
 
@@ -61,7 +62,7 @@ def may_hold(text: str) -> bool:
         return True
     if len(text) < 12:
         return False
-    return _IN_BASE64.search(text if " " not in text and "\n" not in text else "".join(text.split())) is not None
+    return _IN_BASE64.search(text if " " not in text and "\n" not in text else _joined(text)) is not None
 
 
 def parse(text: str) -> Template | None:
@@ -112,6 +113,12 @@ def _split_runs(text: str) -> list[Piece]:
 def decoded(text: str) -> str | None:
     """The text that *text* is the base64 of (white space ignored); None: it is not base64 of a text."""
     try:
-        return base64.b64decode("".join(text.split()), validate=True).decode()
+        return base64.b64decode(_joined(text), validate=True).decode()
     except (binascii.Error, ValueError):
         return None
+
+
+def _joined(text: str) -> str:
+    """*text* without white space; in portions, because the words of megabytes of prose take ten times their room."""
+    portions = (text[start : start + PORTION] for start in range(0, len(text), PORTION))
+    return "".join("".join(portion.split()) for portion in portions)
