@@ -32,7 +32,10 @@ def test_the_exit_codes():
     classes = {
         kind.exit_code: kind.__name__
         for kind in vars(errors).values()
-        if isinstance(kind, type) and kind.__base__ is SecretweaveError and kind is not errors.Faults
+        if isinstance(kind, type)
+        and issubclass(kind, SecretweaveError)
+        and SecretweaveError in kind.__bases__
+        and kind is not errors.Faults
     }
     codes = {0: "", SecretweaveError.exit_code: "", cli.INTERNAL_ERROR: "", cli.INTERRUPTED: ""}
     assert {int(code): name for code, name in told} == codes | classes
