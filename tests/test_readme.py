@@ -1,5 +1,6 @@
 """What README says of the command is what the command does."""
 
+import json
 import re
 import subprocess
 import sys
@@ -141,3 +142,18 @@ def test_the_targets_of_make_are_listed():
     listed = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True).stdout
     for target in ("demo", "test", "test-hosts", "bench"):
         assert re.search(rf"^  {target} ", listed, re.MULTILINE)
+
+
+def test_the_defaults_of_the_restricted_types():
+    schema = json.loads((ROOT / "plugin" / "secretweave" / "schemas" / "configuration.json").read_text())
+    restricted = schema["properties"]["spec"]["properties"]["policy"]["properties"]["restricted"]["properties"]
+    text = section("Policy")
+    told = dict(re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)?", text, re.MULTILINE))
+    defaults = {name: restricted[name].get("default") for name in told if name != "resourceKeys"}
+    assert {name: value for name, value in told.items() if value} == {
+        name: value for name, value in defaults.items() if isinstance(value, str)
+    }
+    assert {*told, "types"} == set(restricted)
+    assert all(f"`{name}`" in text for name in restricted["types"]["default"])
+    assert [kind["kind"] for kind in restricted["nativeKinds"]["default"]] == ["Namespace", "Cluster"]
+    assert "| Namespace, Cluster API Cluster |" in text
