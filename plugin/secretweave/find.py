@@ -61,6 +61,9 @@ def _scan(document: Document, config: Config, options: Options, found: Findings)
         objects = list(walk(tree.root, options.namespace))
     for obj in objects:
         _object(obj, page)
+        if page.visits < 0:
+            # Told once: what comes after it would be judged with nothing left to judge by.
+            return
     page.finish()
 
 

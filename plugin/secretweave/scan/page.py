@@ -16,8 +16,9 @@ from secretweave.text.scalars import parent_indentation
 from secretweave.yamltree import Scalar, Tree
 
 Sink = Literal["secret", "env", "mapping", "elsewhere"]
+BYTES_OF_A_NODE = 4
 SLACK = 1000
-"""Nodes beyond one for each byte, of which only aliases can make more: what a small document may unfold into."""
+"""What a document may unfold into: a node for so many of its bytes, and these. Only aliases can make more."""
 NO_SCALAR = '""'
 """The source of a Token that takes the place of what was no scalar."""
 TEXT_TAGS = frozenset({None, "!", "tag:yaml.org,2002:str"})
@@ -88,7 +89,7 @@ class Page:
         self.options = options
         self.found = found
         self.newline = "\r\n" if "\r\n" in tree.text else "\n"
-        self.visits = min(config.settings.limits.nodes, len(document.data) + SLACK)
+        self.visits = min(config.settings.limits.nodes, len(document.data) // BYTES_OF_A_NODE + SLACK)
         self._template = template(document.data)
         self.taken_variables: frozenset[str] | None = None
         """Names like those of our variables in the document; None: nobody has asked."""
@@ -239,8 +240,8 @@ class Page:
                 )
 
 
-_SOURCE = re.compile(rb"(?:[ \t]*(?:#[^\n]*)?\n)*?# Source: ([^\r\n]+)")
-_FILENAME = re.compile(rb"postrenderer\.helm\.sh/postrender-filename[\"']?: *[\"']?([\w./-]+)")
+_SOURCE = re.compile(rb"(?:[ \t]*(?:#[^\n]*)?\n)*?# Source: ([^\r\n]{1,512})")
+_FILENAME = re.compile(rb"postrenderer\.helm\.sh/postrender-filename[\"']?: *[\"']?([\w./-]{1,512})")
 
 
 def template(data: bytes) -> str:
