@@ -269,6 +269,14 @@ REFUSED = {
         pod(f"[&a {{name: A, value: '{REFERENCE}'}}, {{<<: *a, name: B, value: x}}]"),
         "a reference behind a YAML merge key",
     ),
+    "value that moves before a merged one": (
+        f"{POD}x: &a {{value: x}}\nspec: {{containers: [{{env: [{{<<: *a, name: B, value: '{REFERENCE}'}}]}}]}}\n",
+        "a reference behind a YAML merge key",
+    ),
+    "optional field before a merged one": (
+        f"{SECRET}x: &a {{a: merged}}\nstringData: {{<<: *a, a: 'secret://shop/none?optional=true'}}\n",
+        "an optional reference in a mapping with a merge key",
+    ),
     "alias for a value that moves": (
         pod(f"[{{name: A, value: &v '{REFERENCE}'}}]") + "x: *v\n",
         "a YAML alias for a place that is rewritten",

@@ -8,7 +8,7 @@ from secretweave import references
 from secretweave.edits import Entry, Head, NestedText, NewSecret, Piece
 from secretweave.errors import BadReference, SecretweaveError, Where
 from secretweave.model import Use
-from secretweave.scan.objects import Object
+from secretweave.scan.objects import MAX_NAME, Object
 from secretweave.scan.page import Made, Page
 from secretweave.scan.spans import before_item
 from secretweave.text.scalars import quote
@@ -27,9 +27,6 @@ ARGO_HOOK, ARGO_WAVE, ARGO_DELETE = (
 HOOK_ANNOTATIONS = (HELM_HOOK, HELM_WEIGHT, HELM_DELETE, ARGO_HOOK, ARGO_WAVE, ARGO_DELETE)
 POSTRENDER_FILENAME = "postrenderer.helm.sh/postrender-filename"
 """Helm 4 files each document by it: https://helm.sh/docs/topics/advanced/#post-rendering."""
-
-MAX_NAME = 253
-"""Of an object and of a Secret's key: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/."""
 
 
 class WorkloadSecret:

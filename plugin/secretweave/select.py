@@ -17,12 +17,15 @@ vals and External Secrets expect. They do not answer null, nor a secret that has
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from secretweave.errors import BadReference, InputError, NotFound, StoreError
 from secretweave.model import Record, SecretValue
 
 ONLY_FIELD = "value"
+SHOWN = 20
+"""How many names of fields an error lists."""
 INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
@@ -123,4 +126,7 @@ def _parse(source: str) -> Any:
 def _names(value: Mapping[str, Any], show: bool) -> str:
     if not show:
         return ""
-    return "it has: " + ", ".join(f"`{name}`" for name in value) if value else "it has no fields"
+    if not value:
+        return "it has no fields"
+    more = f" and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
+    return "it has: " + ", ".join(f"`{name}`" for name in islice(value, SHOWN)) + more

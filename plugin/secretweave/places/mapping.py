@@ -7,9 +7,9 @@ import re
 
 from secretweave.edits import Edit, Entry, Head, NewSecret, Swap
 from secretweave.errors import BadReference, InputError, SecretweaveError, Where
-from secretweave.generated import HOOK_ANNOTATIONS, MANAGED_BY, MAX_NAME, signature
+from secretweave.generated import HOOK_ANNOTATIONS, MANAGED_BY, signature
 from secretweave.model import Reference
-from secretweave.scan.objects import Object, step
+from secretweave.scan.objects import MAX_NAME, Object, step
 from secretweave.scan.page import Findings, Made, Merged, Page
 from secretweave.scan.spans import item_removal
 from secretweave.yamltree import Mapping, Node, Scalar, Sequence, twice

@@ -65,8 +65,9 @@ class _Field:
             parts = self.page.read(node, self.where, joined if references.decoded(joined) is not None else None)
             already = parts is not None and not any(isinstance(part, Reference) for part in parts)
             already = already and any(isinstance(part, references.Nested) for part in parts or ())
-            # White space around it is how a block scalar is written, not what is to be encoded.
-            parts = tuple(part for part in parts if not isinstance(part, str) or part.strip()) if parts else parts
+            inked = tuple(part for part in parts or () if not isinstance(part, str) or part.strip())
+            # White space around one value is how a block scalar is written, not what is to be encoded.
+            parts = inked if len(inked) == 1 else parts
         if self.page.options.mask and parts is not None:
             # The text around a reference can hold a literal secret.
             parts, already = tuple(_references(parts)) or None, False

@@ -4,7 +4,16 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from secretweave.errors import InputError, Where
 from secretweave.yamltree import Mapping, Node, Scalar, Sequence, plain
+
+MAX_NAME = 253
+"""Of a kind, an apiVersion, a namespace, a name and a key of a Secret; Kubernetes takes none that is longer.
+
+https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
+"""
+MAX_PATH = 2048
+"""Characters of a key path. Each reference is told with its own: long keys would make gigabytes of a small document."""
 
 
 class Object(NamedTuple):
@@ -74,11 +83,19 @@ def _walk(
         for index, member in enumerate(items.items if isinstance(items, Sequence) else ())
         if isinstance(member, Mapping) and (told or member.text("kind"))
     ]
+    own_namespace = here.text("namespace") or namespace
+    if max(map(len, (api_version, kind, own_namespace or "", name))) > MAX_NAME:
+        raise InputError(
+            f"an object whose kind or name has more than {MAX_NAME} characters",
+            where=Where(line=node.line + 1),
+            why="Kubernetes takes none so long",
+            fix="shorten it",
+        )
     yield Object(
         node,
         api_version,
         kind,
-        here.text("namespace") or namespace,
+        own_namespace,
         name,
         path,
         siblings,
@@ -101,9 +118,16 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_$-][A-Za-z0-9_$/-]*")
 
 
 def step(path: str, key: str | int) -> str:
-    """*path* one level deeper: `data` + `config.ini` -> `data["config.ini"]`, `env` + 2 -> `env[2]`."""
+    """*path* one level deeper: `data` + `config.ini` -> `data["config.ini"]`, `env` + 2 -> `env[2]`.
+
+    Raises InputError: the path gets too long.
+    """
     if isinstance(key, int):
         return f"{path}[{key}]"
+    if len(path) + len(key) > MAX_PATH:
+        raise InputError(
+            f"a key path of more than {MAX_PATH} characters", fix="shorten the keys, or write the text as a scalar"
+        )
     if not _PLAIN_KEY.fullmatch(key):
         escaped = key.replace("\\", "\\\\").replace('"', '\\"')
         return f'{path}["{escaped}"]'

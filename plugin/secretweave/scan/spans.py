@@ -22,8 +22,14 @@ _NO_CONTENT = re.compile(r"[ \t]*(?:#.*)?\r?")
 def removal(text: str, key: Scalar, value: Node, mapping: Mapping) -> Removal:
     """What takes the pair out of its mapping.
 
-    Raises BadReference, as `pair` does, or where a comment stands between the value and its comma.
+    Raises BadReference, as `pair` does, or where a comment stands between the value and its comma, or where a merge key
+    takes the mapping, which may not become empty, or stands in it, and may bring another value.
     """
+    if mapping.merged:
+        raise BadReference(
+            "an optional reference in a mapping with a merge key, or that one takes elsewhere",
+            fix="write the mapping out, or give the reference a default",
+        )
     start, end, _ = pair(text, key, value)
     return _out_of_flow(text, start, end) if mapping.flow else _out_of_block(text, start, end)
 
@@ -59,10 +65,20 @@ def _ends_comment(text: str, end: int, start: int) -> bool:
 
 def _out_of_block(text: str, start: int, end: int) -> Removal:
     line = text.rfind("\n", 0, start) + 1
-    if not text[line:start].strip(" "):
-        rest = _REST_OF_LINE.match(text, end)
-        return Removal(line, end if text[end - 1 : end] == "\n" or rest is None else rest.end())
-    return Removal(start, end)
+    if text[line:start].strip(" "):
+        return Removal(start, end)
+    rest = _REST_OF_LINE.match(text, end)
+    if text[end - 1 : end] != "\n" and rest is not None:
+        end = rest.end()
+    # Blank lines and deeper comments behind it could become text of a block scalar before it.
+    while end < len(text):
+        stop = text.find("\n", end) + 1 or len(text)
+        following = text[end:stop].lstrip(" ")
+        comment = following.startswith("#") and stop - end - len(following) > start - line
+        if following.strip() and not comment:
+            break
+        end = stop
+    return Removal(line, end)
 
 
 def _back_over_space(text: str, position: int) -> int:

@@ -59,6 +59,10 @@ def connect(settings: Settings, context: Context) -> Store:
     return FileStore(entries, show_names=context.show_key_names)
 
 
+HINTS = 20
+"""How many missing refs get the nearest one that is there: each is looked for among all."""
+
+
 class FileStore:
     concurrency = 1
 
@@ -66,6 +70,11 @@ class FileStore:
         self._entries = entries
         self._closed = False
         self._show_names = show_names
+        self._hints = HINTS
+        self._versions: dict[str, list[str]] = {}
+        for name in entries:
+            for at in re.finditer("@", name):
+                self._versions.setdefault(name[: at.start()], []).append(name[at.end() :])
 
     def fetch(self, ref: str, version: str | None) -> Record:
         if self._closed:
@@ -74,7 +83,9 @@ class FileStore:
         if version:
             name = f"{ref}@{version}"
         elif ref not in self._entries:
-            numbers = [int(number) for number in self._versions(ref) if re.fullmatch(r"0|[1-9][0-9]{0,17}", number)]
+            numbers = [
+                int(number) for number in self._versions.get(ref, ()) if re.fullmatch(r"0|[1-9][0-9]{0,17}", number)
+            ]
             if numbers:
                 found = str(max(numbers))
                 name = f"{ref}@{found}"
@@ -87,18 +98,17 @@ class FileStore:
 
     def close(self) -> None:
         self._entries = {}
+        self._versions = {}
         self._closed = True
 
-    def _versions(self, ref: str) -> list[str]:
-        return [name[len(ref) + 1 :] for name in self._entries if name.startswith(f"{ref}@")]
-
     def _missing(self, ref: str, version: str | None) -> NoReturn:
-        versions = self._versions(ref)
+        versions = self._versions.get(ref, ())
         there = version and (ref in self._entries or versions)
         why = fix = ""
         if there and self._show_names:
             why = "its versions are: " + ", ".join(sorted(versions)) if versions else "it has no versions"
-        elif self._show_names:
+        elif self._show_names and self._hints:
+            self._hints -= 1
             near = nearest(ref, self._entries)
             fix = f"did you mean `{near}`?" if near else ""
         what = f"`{ref}` has no version `{version}`" if there else f"nothing is stored at `{ref}`"

@@ -218,6 +218,7 @@ def _merge(node: Mapping, merged: list[Node], most: int) -> int:
                 names.add(pair[0].value)
                 own.append(pair)
     node.pairs = own
+    node.merged = True
     return count
 
 

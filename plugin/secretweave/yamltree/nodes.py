@@ -40,7 +40,7 @@ class Mapping:
         self.live = False
         self.twice: tuple[str, int] | None = None
         self.merged = False
-        """A merge key takes its pairs elsewhere as well."""
+        """A merge key takes its pairs elsewhere as well, or those of others into it, where its own may hide them."""
         self.crowded = 0
         """Above 0: pairs were let go before it closed, and it is no reference object, whatever its keys say."""
 
