@@ -63,7 +63,7 @@ def test_empty_input_is_an_error_unless_allowed(secretweave: Command) -> None:
 
 def test_check_contacts_no_store(secretweave: Command) -> None:
     done = secretweave("check", stdin=SECRET.replace(b"app/token", b"none"))
-    assert (done.returncode, done.stdout) == (0, b"1 references, no fault\n")
+    assert (done.returncode, done.stdout) == (0, b"1 reference, no fault\n")
 
 
 def test_plan_is_a_table_for_people(secretweave: Command) -> None:
@@ -224,7 +224,7 @@ def test_progress_is_for_a_terminal_alone(home: Path) -> None:
     )
     os.close(terminal)
     assert done.stdout == WOVEN
-    assert os.read(person, 1000) == b"secretweave: 1 references woven from 1 secrets\r\n"
+    assert os.read(person, 1000) == b"secretweave: 1 reference woven from 1 secret\r\n"
     os.close(person)
 
 

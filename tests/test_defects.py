@@ -133,7 +133,7 @@ def test_what_needs_no_value_reads_no_store(shop: Shop) -> None:
     source = f"{SECRET}stringData: {{a: secret://shop/none}}\n"
     assert shop.render(source, "--output", "redacted")[0] == 0
     done = shop.command("check", "--config", shop.folder / "config.yaml", stdin=source.encode())
-    assert (done.returncode, done.stdout) == (0, b"1 references, no fault\n")
+    assert (done.returncode, done.stdout) == (0, b"1 reference, no fault\n")
 
 
 def test_a_failure_in_the_second_document_leaves_stdout_empty(shop: Shop) -> None:

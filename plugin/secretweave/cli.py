@@ -82,12 +82,14 @@ def render(request: Request, config: "Config") -> None:
     found = pipeline.weave(sources(request.files), out, config, _run(request), os.environ, warn)
     if sys.stderr.isatty() and not sys.stdout.isatty():
         secrets = len({use.address for use in found.uses})
-        sys.stderr.write(f"secretweave: {len(found.uses)} references woven from {secrets} secrets\n")
+        sys.stderr.write(
+            f"secretweave: {_counted(len(found.uses), 'reference')} woven from {_counted(secrets, 'secret')}\n"
+        )
 
 
 def check(request: Request, config: "Config") -> None:
     """`secretweave check`: references, policy and configuration; no store is contacted."""
-    sys.stdout.write(f"{len(_uses(request, config))} references, no fault\n")
+    sys.stdout.write(f"{_counted(len(_uses(request, config)), 'reference')}, no fault\n")
 
 
 def plan(request: Request, config: "Config") -> None:
@@ -98,6 +100,10 @@ def plan(request: Request, config: "Config") -> None:
         )
     uses = _uses(request, config)
     sys.stdout.write(report.as_json(uses) if request.format == "json" else report.table(uses))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _uses(request: Request, config: "Config") -> "list[Use]":
