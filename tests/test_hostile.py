@@ -1,6 +1,6 @@
 """Whatever the bytes: a stream is woven whole or refused by faults of our own, which show nothing of it.
 
-The pipeline runs in process: an exception of another kind shows there, and would hide behind the command's last resort.
+The pipeline runs in process: there an exception of another kind shows, which the command's last resort would hide.
 """
 
 import io
