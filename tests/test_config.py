@@ -229,7 +229,7 @@ class TestLookUp:
             (
                 "shard",
                 "shop",
-                "no store is called `shard` | the stores here are: mine, shared, system | did you mean `shared`?",
+                "no store is called `shard` | the stores here are: mine, shared, system | write `shared`, if that is meant",
             ),
         ],
     )

@@ -75,8 +75,11 @@ def test_what_is_read(text: str, expected: Server | None):
     [
         ("{}", ["line 1 spec: `projectID` is missing | add `projectID`"]),
         ("just text", ["line 1 spec: expected a mapping, found text | "]),
-        ("projectID: p\nproject_id: q", ["line 2 spec: unknown key `project_id` | did you mean `projectID`?"]),
-        ("projectID: p\nurI: q", ["line 2 spec: unknown key `urI` | did you mean `url`?"]),
+        (
+            "projectID: p\nproject_id: q",
+            ["line 2 spec: unknown key `project_id` | write `projectID`, if that is meant"],
+        ),
+        ("projectID: p\nurI: q", ["line 2 spec: unknown key `urI` | write `url`, if that is meant"]),
         ("projectID: p\nhunter2! s: q", None),
         ("projectID: 12345", ["line 1 spec.projectID: expected text, found a whole number | put it in quotes"]),
         ("projectID: true", ["line 1 spec.projectID: expected text, found true or false | put it in quotes"]),
@@ -92,11 +95,11 @@ def test_what_is_read(text: str, expected: Server | None):
         ("projectID: p\nworkers: 0", None),
         (
             "projectID: p\nauth: {roleARN: r, role: s}",
-            ["line 2 spec.auth: unknown key `role` | did you mean `roleARN`?"],
+            ["line 2 spec.auth: unknown key `role` | write `roleARN`, if that is meant"],
         ),
         (
             "projectID: p\nrules:\n- {}\n- x: 1",
-            ["line 4 spec.rules[1]: unknown key `x` | known are: roleARN, tokenSecretRef"],
+            ["line 4 spec.rules[1]: unknown key `x` | use one of roleARN, tokenSecretRef"],
         ),
         (
             "projectID: p\nlabels: {a: 1}",
@@ -108,7 +111,7 @@ def test_what_is_read(text: str, expected: Server | None):
             [
                 "line 1 spec.tries: expected a whole number, found text | ",
                 "line 2 spec.mode: expected one of fast, safe, found other text | ",
-                f"line 3 spec: unknown key `z` | known are: {ALL_KEYS}",
+                f"line 3 spec: unknown key `z` | use one of {ALL_KEYS}",
                 "line 1 spec: `projectID` is missing | add `projectID`",
             ],
         ),

@@ -145,7 +145,7 @@ def _manifests(folder: str) -> Iterator[str]:
                 found = True
                 yield os.path.join(path, name)
     if not found:
-        raise InputError(f"{folder} holds no .yaml, .yml or .json file")
+        raise InputError(f"{folder} holds no .yaml, .yml or .json file", fix="name a file or another folder")
 
 
 def _tell(text: str, report_file: str | None) -> None:

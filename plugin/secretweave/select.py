@@ -70,7 +70,9 @@ def text(value: Any) -> bytes:
     try:
         return bytes(value, "utf-8")
     except UnicodeEncodeError:
-        raise StoreError("the value is not text", why="it holds half of a surrogate pair") from None
+        raise StoreError(
+            "the value is not text", why="it holds half of a surrogate pair", fix="correct it in the store"
+        ) from None
 
 
 def _steps(pointer: str) -> list[str]:
@@ -85,7 +87,11 @@ def _step(value: Any, step: str, show_names: bool) -> Any:
     if isinstance(value, list):
         if INDEX.fullmatch(step) and int(step) < len(value):
             return value[int(step)]
-        raise NotFound(f"the secret has no item {step!r} there", why=f"the list has {len(value)} items")
+        raise NotFound(
+            f"the secret has no item {step!r} there",
+            why=f"the list has {len(value)} items",
+            fix="correct the key of the reference",
+        )
     if step not in value:
         raise NotFound(
             f"the secret has no field `{step}`", why=_names(value, show_names), fix="correct the key of the reference"

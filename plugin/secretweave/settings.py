@@ -127,7 +127,7 @@ def unknown(key: str, known: Iterable[str], what: str) -> tuple[str, str]:
     """The `what` and `fix` of an unknown name, with the nearest known one."""
     names = sorted(known)
     near = nearest(key, names)
-    fix = f"did you mean `{near}`?" if near else "known are: " + ", ".join(names) if names else ""
+    fix = f"write `{near}`, if that is meant" if near else "use one of " + ", ".join(names) if names else ""
     return f"{what} {shown(key)}", fix
 
 

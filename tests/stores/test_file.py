@@ -115,12 +115,12 @@ hosts: [a, b]
 @pytest.mark.parametrize(
     ("ref", "version", "show", "what", "why", "fix"),
     [
-        ("app/d", None, True, "nothing is stored at `app/d`", "", "did you mean `app/db`?"),
+        ("app/d", None, True, "nothing is stored at `app/d`", "", "write `app/db`, if that is meant"),
         ("app/d", None, False, "nothing is stored at `app/d`", "", "correct the reference, or add the secret"),
         ("key", "3", True, "`key` has no version `3`", "its versions are: 1, 2", "correct the reference"),
         ("key", "3", False, "`key` has no version `3`", "", "correct the reference"),
         ("app/db", "3", True, "`app/db` has no version `3`", "it has no versions", "correct the reference"),
-        ("named", None, True, "nothing is stored at `named`", "", "did you mean `named@blue`?"),
+        ("named", None, True, "nothing is stored at `named`", "", "write `named@blue`, if that is meant"),
     ],
 )
 def test_not_found(

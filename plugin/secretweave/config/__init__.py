@@ -153,7 +153,7 @@ def _provider(node: Node, place: Place, faults: list[SecretweaveError]) -> tuple
     kinds = [key for key in members if key in known]
     if len(members) != 1:
         what = f"a SecretStore has exactly one provider, this one has {len(members)}"
-        faults.append(place.fault(spec, what, "known are: " + ", ".join(known)))
+        faults.append(place.fault(spec, what, "write one of " + ", ".join(known)))
     if len(kinds) != 1:
         return "", None
     kind = kinds[0]

@@ -147,7 +147,7 @@ def _known(node: Mapping, known: set[str], where: Where) -> None:
             raise BadReference(
                 "a key that a SecretMapping does not have there",
                 where=where,
-                fix=f"known are {', '.join(sorted(known))}",
+                fix=f"use only {', '.join(sorted(known))}",
             )
 
 

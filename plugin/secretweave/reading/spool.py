@@ -125,7 +125,10 @@ class Spool:
             try:
                 self._opened = (number, self._cipher.decrypt(number.to_bytes(12, "big"), sealed, None))
             except InvalidTag:
-                raise SecretweaveError("the spooled input was changed by another program") from None
+                raise SecretweaveError(
+                    "the spooled input was changed by another program",
+                    fix="name a folder that no other program writes to in limits.spoolFolder",
+                ) from None
         return self._opened[1]
 
 

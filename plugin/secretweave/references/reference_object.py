@@ -28,14 +28,14 @@ def read(node: Mapping, *, default_store: bool = False) -> Reference | Literal |
     if node.twice:
         raise twice(*node.twice)
     if node.crowded:
-        raise _bad("a reference object with too many members", f"known are {', '.join(MEMBERS)}")
+        raise _bad("a reference object with too many members", f"use only {', '.join(MEMBERS)}")
     members = {key.value: value for key, value in node.pairs if not _is_null(value)}
     if not members.keys() & set(MEMBERS):
         return None
     faults: list[SecretweaveError] = []
     for name, value in members.items():
         if name not in MEMBERS:
-            faults.append(_bad("a reference object with an unknown member", f"known are {', '.join(MEMBERS)}"))
+            faults.append(_bad("a reference object with an unknown member", f"use only {', '.join(MEMBERS)}"))
         elif not isinstance(value, Scalar):
             faults.append(_bad(f"a reference object whose {name} is no plain value", "write text"))
     texts = {name: value.value for name, value in members.items() if isinstance(value, Scalar)}

@@ -78,7 +78,7 @@ class FileStore:
 
     def fetch(self, ref: str, version: str | None) -> Record:
         if self._closed:
-            raise StoreError("the store is closed")
+            raise StoreError("the store is closed", fix="report it: this is a defect")
         name, found = ref, version or ""
         if version:
             name = f"{ref}@{version}"
@@ -110,7 +110,7 @@ class FileStore:
         elif self._show_names and self._hints:
             self._hints -= 1
             near = nearest(ref, self._entries)
-            fix = f"did you mean `{near}`?" if near else ""
+            fix = f"write `{near}`, if that is meant" if near else ""
         what = f"`{ref}` has no version `{version}`" if there else f"nothing is stored at `{ref}`"
         raise NotFound(what, why=why, fix=fix or "correct the reference, or add the secret to the store's file")
 
@@ -168,7 +168,7 @@ def _json(data: bytes) -> dict[str, Any]:
     try:
         return _entries(json.loads(data, object_pairs_hook=members, parse_constant=refuse))
     except (ValueError, RecursionError) as error:
-        raise InputError("not JSON", where=Where(line=getattr(error, "lineno", 0))) from None
+        raise InputError("not JSON", where=Where(line=getattr(error, "lineno", 0)), fix="correct the file") from None
 
 
 def _entries(value: Any) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _documents(text: str, reading: Reading) -> list[Built]:
         raise _not_yaml(error) from None
     except YAMLError as error:
         reason = getattr(error, "reason", None) or "a character that YAML does not allow"
-        raise InputError(f"not YAML: {reason}") from None
+        raise InputError(f"not YAML: {reason}", fix="take that character out, or write it as an escape") from None
 
 
 def _documents_slowly(text: str, reading: Reading) -> list[Built]:
@@ -99,7 +99,11 @@ def _built(get_event: Callable[[], Any], reading: Reading) -> list[Built]:
 
 def _not_yaml(error: Any) -> InputError:
     line = error.problem_mark.line + 1 if error.problem_mark is not None else 0
-    return InputError(f"not YAML: {error.problem or error.context}", where=Where(line=line))
+    return InputError(
+        f"not YAML: {error.problem or error.context}",
+        where=Where(line=line),
+        fix="correct it there, or in the line before",
+    )
 
 
 def parse(data: bytes, reading: Reading) -> Tree:
@@ -124,5 +128,5 @@ def load(data: bytes) -> list[Node]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError("not UTF-8") from None
+        raise InputError("not UTF-8", fix="write the file as UTF-8") from None
     return [root for root, _ in _documents(text, Reading(whole=True))]

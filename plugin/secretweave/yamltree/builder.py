@@ -97,10 +97,10 @@ class Builder:
             elif kind is alias_event:
                 end = event.end_mark.index
                 if event.anchor not in self.anchors:
-                    raise InputError("an alias names no anchor", where=Where(line=event.start_mark.line + 1))
+                    raise _bad("an alias names no anchor", event.start_mark.line, "put the anchor before it")
                 node = self.anchors[event.anchor]
                 if node in stack:
-                    raise InputError("an alias is part of what it names", where=Where(line=event.start_mark.line + 1))
+                    raise _bad("an alias is part of what it names", event.start_mark.line, "write the text out")
                 self.aliases.append((event.start_mark.index, node.start))
             else:
                 node = stack.pop()
@@ -128,7 +128,7 @@ class Builder:
             key = keys[-1]
             if key is None:
                 if not isinstance(node, Scalar):
-                    raise InputError("a mapping key is not a scalar", where=Where(line=node.line + 1))
+                    raise _bad("a mapping key is not a scalar", node.line, "write text as the key")
                 keys[-1] = node
                 continue
             keys[-1] = None
@@ -151,6 +151,11 @@ def _kept(pairs: list[tuple[Scalar, Node]], names: frozenset[str]) -> list[tuple
         for key, value in pairs
         if value.live or key.live or key.value in names or (isinstance(value, Mapping) and _is_object(value))
     ]
+
+
+def _bad(what: str, line: int, fix: str) -> InputError:
+    """*line*: counted from 0."""
+    return InputError(what, where=Where(line=line + 1), fix=fix)
 
 
 def _too_many() -> InputError:
@@ -208,7 +213,7 @@ def _merge(node: Mapping, merged: list[Node], most: int) -> int:
     count = 0
     for source in sources:
         if not isinstance(source, Mapping):
-            raise InputError("a merge key (<<) whose value is no mapping", where=Where(line=source.line + 1))
+            raise _bad("a merge key (<<) whose value is no mapping", source.line, "name an anchor of a mapping")
         source.merged = True
         count += len(source.pairs) + 1
         if count > most:
@@ -227,4 +232,4 @@ def _binary(node: Scalar) -> str:
     try:
         return base64.b64decode("".join(node.value.split()), validate=True).decode(errors="surrogateescape")
     except ValueError:
-        raise InputError("a !!binary value is not base64", where=Where(line=node.line + 1)) from None
+        raise _bad("a !!binary value is not base64", node.line, "correct the base64, or take the tag away") from None
