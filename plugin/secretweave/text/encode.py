@@ -11,7 +11,7 @@ from secretweave.text.scalars import escape, quote
 
 _NOT_UNRESERVED = rb"[^A-Za-z0-9._~-]"
 """https://www.rfc-editor.org/rfc/rfc3986#section-2.3"""
-_NOT_SHELL_SAFE = r"[^A-Za-z0-9_@%+=:,./-]"
+NOT_SHELL_SAFE = r"[^A-Za-z0-9_@%+=:,./-]"
 """What `shlex.quote` leaves as it is: https://docs.python.org/3/library/shlex.html#shlex.quote"""
 _INTEGER = r"-?(0|[1-9][0-9]{0,18})"
 _JSON_STRING_OR_SPACE = r'("(?:[^"\\]|\\.)*")|\s+'
@@ -64,7 +64,7 @@ def _no_text(why: str) -> StoreError:
 
 
 def _shell_word(word: str) -> str:
-    if word and not re.search(_NOT_SHELL_SAFE, word):
+    if word and not re.search(NOT_SHELL_SAFE, word):
         return word
     return "'" + word.replace("'", "'\"'\"'") + "'"
 

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from secretweave import yamltree
 from secretweave.errors import BadReference, InputError, SecretweaveError
 from secretweave.model import Reference, Template
+from secretweave.text.encode import NOT_SHELL_SAFE
 
 # Compiled where they are used: most runs weave no such text.
 _URL = r"[A-Za-z][A-Za-z0-9+.-]*://\S+"
 _NOT_IN_A_COMPONENT = r"[\0-\x20\x7f%:/?#\[\]@!$&'()*+,;=\"<>\\^`{|}]"
 """Reserved characters and what no URI holds: https://www.rfc-editor.org/rfc/rfc3986#section-2.2."""
 _SHEBANG = r"#!\s*(\S*/env\s+(-\S+\s+)*)?(\S*/)?(ba|da|a|k|z)?sh\b"
-_NOT_SHELL_SAFE = r"[^A-Za-z0-9_@%+=:,./-]"
 
 _CANONICAL = r"true|false|0|-?[1-9][0-9]{0,17}"
 _CANONICAL_FRACTION = r"-?(0|[1-9][0-9]{0,5})\.[0-9]{0,7}[1-9]"
@@ -185,7 +185,7 @@ def _url(weaving: _Weaving, which: Collection[int]) -> bool | None:
 def _shell(weaving: _Weaving, which: Collection[int]) -> bool | None:
     if not re.match(_SHEBANG, weaving.text((), weaving.word)):
         return None
-    return not any(re.search(_NOT_SHELL_SAFE, weaving.unended(index)) for index in which)
+    return not any(re.search(NOT_SHELL_SAFE, weaving.unended(index)) for index in which)
 
 
 def _yaml(weaving: _Weaving, which: Collection[int]) -> bool | None:
