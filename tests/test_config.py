@@ -229,7 +229,8 @@ class TestLookUp:
             (
                 "shard",
                 "shop",
-                "no store is called `shard` | the stores here are: mine, shared, system | write `shared`, if that is meant",
+                "no store is called `shard` | the stores here are: mine, shared, system"
+                " | write `shared`, if that is meant",
             ),
         ],
     )
