@@ -229,8 +229,10 @@ class TestLookUp:
             (
                 "shard",
                 "shop",
-                "no store is called `shard` | the stores here are: mine, shared, system"
-                " | write `shared`, if that is meant",
+                (
+                    "no store is called `shard` | the stores here are: mine, shared, system"
+                    " | write `shared`, if that is meant"
+                ),
             ),
         ],
     )
