@@ -21,6 +21,11 @@ _TO_ESCAPE_BEHIND = re.compile(_BEFORE_REFERENCE + r"|\$(?=\()")
 """Behind the last `)`, where `$(` is no variable until one is put in behind it."""
 
 
+def has_variables(text: str) -> bool:
+    """Whether the kubelet would try to expand a `$(NAME)` in *text*."""
+    return any(True for _ in _variables(text))
+
+
 def mentions(pieces: Iterable[object]) -> bool:
     """Whether `$(NAME)` stands in the literal text among *pieces*: strings, and references, which are anything else.
 
