@@ -36,6 +36,16 @@ def find(obj: Object, page: Page) -> set[str]:
     return handled
 
 
+def _as_seen(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """The pieces as the kubelet would show them, judged as one text: a `$(` may stand open before a value."""
+    texts = kubelet.unescape("".join(piece if isinstance(piece, str) else "\0" for piece in pieces)).split("\0")
+    values = [piece for piece in pieces if not isinstance(piece, str)]
+    if len(texts) != len(values) + 1:
+        raise BadReference("NUL in the value of an environment variable", fix="take it out")
+    mixed = [each for pair in zip(texts, [*values, ""], strict=True) for each in pair]
+    return tuple(each for each in mixed if each != "")
+
+
 class _Item:
     """One item of an `env` list."""
 
@@ -100,8 +110,7 @@ class _Item:
         elif kubelet.mentions(tuple(part for part in parts if isinstance(part, str | Reference))):
             self._hoist(key, node, pieces, where)
         else:
-            moved = tuple(kubelet.unescape(piece) if isinstance(piece, str) else piece for piece in pieces)
-            self._move(key, node, moved, where)
+            self._move(key, node, _as_seen(pieces), where)
 
     def _store_ref(self, key: Scalar, value_from: Mapping, node: object, where: Where) -> None:
         try:
