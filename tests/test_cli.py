@@ -286,3 +286,11 @@ def test_a_render_is_read_without_click(
 def test_a_fault_names_the_template_that_helm_rendered(secretweave: Command, source: bytes) -> None:
     done = secretweave(stdin=source.replace(b"app/token", b"none"))
     assert b"where: stdin, document 1 (shop/templates/db.yaml), line " in done.stderr
+
+
+def test_a_plan_is_utf_8_whatever_the_locale_and_the_names_of_files(secretweave: Command, tmp_path: Path) -> None:
+    file = tmp_path / "\udcff.yaml"
+    file.write_bytes(SECRET.replace(b"name: s", b"name: \xc3\xa9"))
+    done = secretweave("plan", "--format", "json", file, PYTHONIOENCODING="ascii")
+    assert done.stderr == b""
+    assert [(row["source"], row["name"]) for row in json.loads(done.stdout)] == [(str(file), "é")]

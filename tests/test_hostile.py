@@ -207,6 +207,21 @@ def test_a_mutated_configuration_is_read_or_refused(
         report.faults(error)
 
 
+HALVES = {
+    "name of bytes": f"{POD.replace('name: web', 'name: !!binary /w==')}  - name: c\n    env:\n    - name: A\n"
+    "      value: secret://local/app/token\n",
+    "escape that ruamel.yaml alone reads": f"apiVersion: v1\nkind: Secret\n{METADATA}stringData:\n"
+    '  a: "\\ud800$(secret://local/app/token)"\nother: [http://x]\n',
+    "default of bytes": f"apiVersion: v1\nkind: Secret\n{METADATA}stringData:\n"
+    "  a: {store: local, ref: app/gone, default: !!binary /w==}\n",
+}
+
+
+@pytest.mark.parametrize("case", HALVES)
+def test_half_a_character_is_refused_before_it_must_be_written(case: str, configured: Config) -> None:
+    assert woven(HALVES[case].encode(), configured) is None
+
+
 REFERENCES = "".join(f"  k{number}: secret://local/app/token\n" for number in range(2000))
 HEADS = {
     "key": f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\n? {'k' * 100_000}\n:\n",

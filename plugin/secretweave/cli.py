@@ -99,7 +99,9 @@ def plan(request: Request, config: "Config") -> None:
             f"no format is called {request.format}", fix=f"use one of {', '.join(options.FORMAT.choices)}"
         )
     uses = _uses(request, config)
-    sys.stdout.write(report.as_json(uses) if request.format == "json" else report.table(uses))
+    told = report.as_json(uses) if request.format == "json" else report.table(uses)
+    # Whatever the locale: names come from manifests and from file names.
+    sys.stdout.buffer.write(told.encode(errors="backslashreplace"))
 
 
 def _counted(number: int, noun: str) -> str:
@@ -119,7 +121,7 @@ def _run(request: Request) -> "Run":
 
 
 def warn(text: str) -> None:
-    _say(f"secretweave: warning: {text}\n")
+    _say(f"secretweave: warning: {report.one_line(text)}\n")
 
 
 def sources(files: tuple[str, ...]) -> Iterator[tuple[str, BinaryIO]]:

@@ -24,10 +24,10 @@ def _fault(fault: SecretweaveError, indent: str) -> str:
         more = len(fault.also) - MOST_PLACES
         where += f"; also {shown}" + (f" and {more} more" if more > 0 else "")
     rows = (("where", where), ("what", fault.what), ("why", fault.why), ("fix", fault.fix))
-    return "".join(f"{indent}{name + ':':7}{_one_line(text)}\n" for name, text in rows if text)
+    return "".join(f"{indent}{name + ':':7}{one_line(text)}\n" for name, text in rows if text)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Names come from manifests: a control character in one must not reach a terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
@@ -56,7 +56,7 @@ def _row(use: Use) -> tuple[str, ...]:
         use.reference.version or "latest",
         SINKS[use.sink],
     )
-    return tuple(map(_one_line, cells))
+    return tuple(map(one_line, cells))
 
 
 def as_json(uses: Iterable[Use]) -> str:

@@ -31,10 +31,10 @@ def tell(text: str, environ: Mapping[str, str]) -> bool:
             return False
         path = _helm_stderr()
         if path is not None:
-            return _tell_helm(path, text.encode())
+            return _tell_helm(path, text.encode(errors="replace"))
     except OSError:
         pass
-    return _tell_terminal(text.encode())
+    return _tell_terminal(text.encode(errors="replace"))
 
 
 def _is_post_renderer(environ: Mapping[str, str]) -> bool:

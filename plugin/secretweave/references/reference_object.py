@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from secretweave.errors import BadReference, Faults, SecretweaveError
 from secretweave.model import Reference
-from secretweave.yamltree import Mapping, Node, Scalar, plain, twice
+from secretweave.yamltree import BINARY_TAG, Mapping, Node, Scalar, plain, twice
 
 MEMBERS = ("store", "ref", "version", "key", "optional", "default", "value")
 INTERNAL_STORE = "humanitec"
@@ -36,7 +36,7 @@ def read(node: Mapping, *, default_store: bool = False) -> Reference | Literal |
     for name, value in members.items():
         if name not in MEMBERS:
             faults.append(_bad("a reference object with an unknown member", f"use only {', '.join(MEMBERS)}"))
-        elif not isinstance(value, Scalar):
+        elif not isinstance(value, Scalar) or value.tag == BINARY_TAG:
             faults.append(_bad(f"a reference object whose {name} is no plain value", "write text"))
     texts = {name: value.value for name, value in members.items() if isinstance(value, Scalar)}
     faults += _judged(texts, default_store=default_store)

@@ -84,12 +84,13 @@ def _walk(
         if isinstance(member, Mapping) and (told or member.text("kind"))
     ]
     own_namespace = here.text("namespace") or namespace
-    if max(map(len, (api_version, kind, own_namespace or "", name))) > MAX_NAME:
+    names = (own_namespace or "", name)
+    if max(map(len, (api_version, kind, *names))) > MAX_NAME or not all(map(str.isprintable, names)):
         raise InputError(
-            f"an object whose kind or name has more than {MAX_NAME} characters",
+            f"an object whose kind or name has more than {MAX_NAME} characters, or whose name cannot be printed",
             where=Where(line=node.line + 1),
-            why="Kubernetes takes none so long",
-            fix="shorten it",
+            why="Kubernetes takes no such name",
+            fix="correct it",
         )
     yield Object(
         node,

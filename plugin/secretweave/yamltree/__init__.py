@@ -58,8 +58,8 @@ UNREAD_FLOW = frozenset(
 
 Kubernetes reads them. Such a document is parsed again by ruamel.yaml's own parser, a fiftieth as fast.
 """
-UNLIKE_BREAKS = re.compile("[\x85\u2028\u2029]")
-"""Line breaks for libyaml and for Go, not for ruamel.yaml's own parser."""
+UNLIKE = re.compile(r"[\x85\u2028\u2029]|\\(?:u|U0000)[Dd][89A-Fa-f]")
+"""Line breaks for libyaml and for Go, not for ruamel.yaml's own parser; halves of characters, which only that takes."""
 
 
 Built = tuple[Node, list[tuple[int, int]]]
@@ -69,7 +69,7 @@ def _documents(text: str, reading: Reading) -> list[Built]:
     try:
         return _built(CParser(text).get_event, reading)
     except MarkedYAMLError as error:
-        if error.problem in UNREAD_FLOW and not UNLIKE_BREAKS.search(text):
+        if error.problem in UNREAD_FLOW and not UNLIKE.search(text):
             try:
                 return _documents_slowly(text, reading)
             except YAMLError:
