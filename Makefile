@@ -42,8 +42,8 @@ format: venv ## ruff's formatter and its safe fixes
 .PHONY: lock
 lock: venv ## the three lock files from pyproject.toml; UPGRADE=--upgrade moves every version up
 	@$(LOCK) $(UPGRADE) --output-file plugin/requirements.lock
-	@$(LOCK) $(UPGRADE) --group dev --output-file requirements-dev.lock
-	@$(LOCK) $(UPGRADE) --group test --resolution lowest-direct --output-file requirements-lowest.lock
+	@$(LOCK) $(UPGRADE) --extra all --group dev --output-file requirements-dev.lock
+	@$(LOCK) $(UPGRADE) --extra all --group test --resolution lowest-direct --output-file requirements-lowest.lock
 
 .PHONY: build
 build: venv ## the wheel and the source archive, in dist/
