@@ -6,6 +6,8 @@ PYTHON := $(VENV)/bin/python
 LOCK := $(PYTHON) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--only-binary :all: --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
 
+EXTRAS := aws azure gcp kubernetes vault
+
 .PHONY: help
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -40,10 +42,14 @@ format: venv ## ruff's formatter and its safe fixes
 	@$(VENV)/bin/ruff check --fix-only --quiet . && $(VENV)/bin/ruff format .
 
 .PHONY: lock
-lock: venv ## the three lock files from pyproject.toml; UPGRADE=--upgrade moves every version up
-	@$(LOCK) $(UPGRADE) --output-file plugin/requirements.lock
+lock: venv ## the lock files from pyproject.toml; UPGRADE=--upgrade moves every version up
 	@$(LOCK) $(UPGRADE) --extra all --group dev --output-file requirements-dev.lock
 	@$(LOCK) $(UPGRADE) --extra all --group test --resolution lowest-direct --output-file requirements-lowest.lock
+	@$(LOCK) --constraints requirements-dev.lock --output-file plugin/requirements.lock
+	@for extra in $(EXTRAS); do \
+		$(LOCK) --constraints requirements-dev.lock --extra $$extra \
+			--output-file plugin/requirements-$$extra.lock || exit; \
+	done
 
 .PHONY: build
 build: venv ## the wheel and the source archive, in dist/
