@@ -9,8 +9,8 @@ import pytest
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.model import StoreConfig
 from secretweave.stores import file, open_store
-from secretweave.stores.base import Context, Store
-from tests.stores.contract import Opened, Secret, StoreContract, plain
+from secretweave.stores.base import Store
+from tests.stores.contract import Opened, Secret, StoreContract, context, plain
 
 
 class Warnings(list[str]):
@@ -24,7 +24,7 @@ def warnings() -> Warnings:
 
 def open_file(path: Path, warnings: Warnings, *, show: bool = True, **settings: Any) -> Store:
     config = StoreConfig("local", None, "file", file.Settings(str(path), **settings), default=False)
-    return open_store(config, Context(config, {}, show, warnings.append))
+    return open_store(config, context(config, show=show, warn=warnings.append))
 
 
 def written(path: Path, text: str | bytes, mode: int = 0o600) -> Path:

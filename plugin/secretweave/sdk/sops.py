@@ -1,0 +1,252 @@
+"""Decrypts what SOPS encrypted, with the program `sops` itself: all its key services, their logins and its MAC with it.
+
+Of the platform's environment the program gets what `PASSED` names, and nothing else. It works in the root folder: SOPS
+looks for a `.sops.yaml` from the working directory upwards, and under Argo CD that folder belongs to the tenant. It has
+no terminal, so that what would ask for a passphrase fails. What it says on stderr can name keys, paths and addresses:
+that is searched for known causes, and never shown.
+
+The exit codes: https://github.com/getsops/sops/blob/main/cmd/sops/codes/codes.go
+"""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from secretweave.errors import Denied, StoreError, Unavailable, Where
+
+PASSED = re.compile(
+    r"(?:SOPS|AWS|AZURE|MSI|IDENTITY|GOOGLE|CLOUDSDK|GCE_METADATA|HUAWEICLOUD|VAULT)_\w+"
+    r"|HOME|GNUPGHOME|XDG_CONFIG_HOME|TMPDIR|SSL_CERT_(?:FILE|DIR)|(?:(?:HTTPS?|ALL|NO)_PROXY|(?:https?|all|no)_proxy)"
+)
+"""The environment of SOPS, of the clouds' SDKs in it, of Vault, of GnuPG, and the proxies. PATH is passed as well,
+without its relative folders: a program there would be the tenant's."""
+SEALED = re.compile(r"ENC\[AES256_GCM,data:[\w+/=]*,iv:[\w+/=]+,tag:[\w+/=]+,type:\w+\]")
+"""A value that SOPS encrypted, anywhere in a text."""
+MESSAGE_MAX = 64 << 10
+"""So much of what the program says is looked at."""
+GET_IT = "install sops 3.9 or newer (https://github.com/getsops/sops/releases), or set spec.file.sops.program"
+
+
+class Call(NamedTuple):
+    """With what the program is called."""
+
+    program: str | None
+    """None: the first `sops` on the PATH."""
+    environ: Mapping[str, str]
+    """The platform's."""
+    ours: Mapping[str, str]
+    """Variables that stand before the platform's."""
+    deadline: float
+    """On time.monotonic's clock."""
+    size_limit: int
+    """In bytes, of the plaintext."""
+
+
+class Cause(NamedTuple):
+    """Why a data key could not be had, as SOPS tells it."""
+
+    pattern: str
+    error: type[StoreError]
+    why: str
+    fix: str
+
+
+CAUSES = (
+    Cause(
+        r"did not match any of the recipients|no identity matched",
+        Denied,
+        "none of the age identities at hand is one that the file was encrypted for",
+        "correct spec.file.sops.ageKeyFile or ageKeySecretRef, or add the identity's recipient with `sops updatekeys`",
+    ),
+    Cause(
+        r"age identit",
+        Denied,
+        "there is no age identity, or it cannot be read",
+        "correct spec.file.sops.ageKeyFile or ageKeySecretRef, or SOPS_AGE_KEY_FILE in the platform's environment",
+    ),
+    Cause(
+        r"with PGP key",
+        Denied,
+        "the PGP key is not at hand or needs a passphrase, or gpg is not installed",
+        "import the key, without a passphrase, into the keyring at GNUPGHOME, and have gpg on the PATH",
+    ),
+    Cause(
+        r"get credentials|default credentials|token credential|credentials:|missing client token|no .*IMDS role"
+        r"|DefaultAzureCredential",
+        Denied,
+        "there are no credentials for a key service that the file names",
+        "give the platform's environment the credentials (AWS_..., AZURE_..., GOOGLE_..., VAULT_...)",
+    ),
+    Cause(
+        r"connection re(?:fused|set)|no such host|i/o timeout|deadline exceeded|no route to host|x509:|tls:|unreachable"
+        r"|server misbehaving|Client\.Timeout|(?:StatusCode|Code|HTTP status): ?(?:429|5\d\d)|code = Unavailable",
+        Unavailable,
+        "a key service that the file names does not answer",
+        "look after the key service, its address in the file's metadata, and the proxy settings",
+    ),
+    Cause(
+        r"AccessDenied|PermissionDenied|permission denied|Forbidden|(?:StatusCode|Code|HTTP status): ?40[13]",
+        Denied,
+        "a key service refuses the identity",
+        "allow it to decrypt with the file's key (kms:Decrypt and its like)",
+    ),
+)
+"""What each key of a file can fail by: the first that fits. What counts most in a file of several keys stands last:
+people decrypt it with keys of their own, this process with one of a key service."""
+ONE_ERROR = re.compile(r"\n\s*- \| ")
+"""Where SOPS begins to tell of the next key; the lines of one are wrapped behind a bar."""
+
+
+def decrypt(data: bytes, form: str, call: Call) -> bytes:
+    """The plaintext of a file, in the file's own *form* (`yaml`, `json`, `dotenv`). Raises StoreError."""
+    if time.monotonic() >= call.deadline:
+        raise _late()
+    program = call.program or _found(call.environ)
+    # Not the file's path: what was judged is what is decrypted. /dev/stdin, since sops takes no input without a name
+    # before 3.10; a memory file, since that can be written before there is a reader.
+    source = os.memfd_create("sops")
+    try:
+        with open(source, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(source, 0, os.SEEK_SET)
+        arguments = [program, "decrypt", "--input-type", form, "--output-type", form, "/dev/stdin"]
+        code, plaintext, message = _run(arguments, source, call)
+    finally:
+        os.close(source)
+    if code:
+        raise _failure(code, message.decode(errors="replace"))
+    if not plaintext:
+        raise StoreError("sops gave nothing", why="the program is not SOPS, or is broken", fix=GET_IT)
+    return plaintext
+
+
+def refuse_sealed(value: Any, where: Where) -> None:
+    """Raises StoreError where anything in *value* is still encrypted: that must not pass for the secret."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict | list):
+            waiting += each.values() if isinstance(each, dict) else each
+        text = each.decode("latin-1") if isinstance(each, bytes) else each
+        if isinstance(text, str) and SEALED.search(text):
+            raise StoreError(
+                "a value is encrypted by SOPS, and is not part of a SOPS file",
+                where=where,
+                why="the `sops` metadata of its file is gone, or it is a SOPS file that is read here as one value",
+                fix="restore the file from its history, or name an encrypted file in a SecretStore of its own",
+            )
+
+
+def _found(environ: Mapping[str, str]) -> str:
+    for folder in _folders(environ):
+        path = os.path.join(folder, "sops")
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    raise StoreError("the program sops is not installed", why="the file is encrypted by SOPS", fix=GET_IT)
+
+
+def _folders(environ: Mapping[str, str]) -> list[str]:
+    return [folder for folder in environ.get("PATH", "").split(os.pathsep) if os.path.isabs(folder)]
+
+
+def _run(arguments: list[str], source: int, call: Call) -> tuple[int, bytes, bytes]:
+    """(exit code, stdout, stderr) of the program, which is stopped where it takes or writes too much."""
+    import subprocess
+
+    environ = {name: value for name, value in call.environ.items() if PASSED.fullmatch(name)}
+    environ |= {"PATH": os.pathsep.join(_folders(call.environ)), **call.ours}
+    try:
+        process = subprocess.Popen(  # noqa: S603 - a list of arguments, of which the configuration names the program
+            arguments,
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ,
+            cwd="/",
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "a text of its environment holds a null byte"
+        raise StoreError("the program sops cannot be started", why=why, fix=GET_IT) from None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        output, message = _drained(process.stdout.fileno(), process.stderr.fileno(), call)
+        code = process.wait(max(call.deadline - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
+        raise _late() from None
+    finally:
+        if process.returncode is None:
+            # Before it is waited for, so that the number still is its own; with what it started, such as gpg.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        process.stdout.close()
+        process.stderr.close()
+    return code, output, message
+
+
+def _drained(stdout: int, stderr: int, call: Call) -> tuple[bytes, bytes]:
+    """What is written to both until they are closed."""
+    import selectors
+
+    taken = {stdout: bytearray(), stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for pipe in taken:
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
+            seconds = call.deadline - time.monotonic()
+            if seconds <= 0:
+                raise _late()
+            for key, _ in selector.select(seconds):
+                piece = os.read(key.fd, 1 << 16)
+                if not piece:
+                    selector.unregister(key.fd)
+                elif key.fd == stdout or len(taken[stderr]) < MESSAGE_MAX:
+                    taken[key.fd] += piece
+            if len(taken[stdout]) > call.size_limit:
+                raise StoreError(
+                    f"the decrypted file is larger than {call.size_limit} bytes", fix="raise spec.file.sizeLimit"
+                )
+    return bytes(taken[stdout]), bytes(taken[stderr])
+
+
+def _late() -> Unavailable:
+    return Unavailable(
+        "sops had not ended when the run's deadline was over",
+        why="a key service that the file names does not answer, or a key agent waits for somebody",
+        fix="look after the key service, or raise limits.deadline in the configuration",
+    )
+
+
+def _failure(code: int, message: str) -> StoreError:
+    if code == 128:  # CouldNotRetrieveKey
+        errors = [re.sub(r"[\s|]+", " ", error) for error in ONE_ERROR.split(message)]
+        found = (next((cause for cause in CAUSES if re.search(cause.pattern, error)), None) for error in errors)
+        causes = sorted({cause for cause in found if cause is not None}, key=CAUSES.index, reverse=True)
+        why = "; ".join(cause.why for cause in causes) or "none of the keys that the file names could be used"
+        fix = causes[0].fix if causes else "see what `sops decrypt FILE` says, run by hand with the same environment"
+        return (causes[0].error if causes else Denied)("the file's data key cannot be had", why=why, fix=fix)
+    if code in {51, 52, 24}:  # MacMismatch, MacNotFound, ErrorDecryptingMac
+        return StoreError(
+            "the file's MAC does not match",
+            why="it was changed by other means than sops after it was encrypted, or is damaged",
+            fix="restore it from its history, or correct and encrypt it again with `sops edit`",
+        )
+    if code == 25:  # ErrorDecryptingTree
+        return StoreError(
+            "a value of the file cannot be decrypted",
+            why="it was moved, renamed or changed by other means than sops, or is damaged",
+            fix="restore it from its history, or correct and encrypt it again with `sops edit`",
+        )
+    if code < 0:
+        return StoreError(
+            f"sops was ended by signal {-code}", why="another program or the kernel ended it", fix="run again"
+        )
+    return StoreError(
+        f"sops ended with the exit code {code}",
+        why="it cannot read the file, or is older than 3.9" if code in {1, 2, 100} else "",
+        fix="see what `sops decrypt FILE` says, run by hand with the same environment",
+    )
