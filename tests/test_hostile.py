@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from secretweave import config, pipeline, report, yamltree
 from secretweave.config import Config
 from secretweave.errors import SecretweaveError
+from secretweave.outputs import Outside
 from tests.conftest import GOLDEN
 
 VALUE = "v4lue-of-the-store"
@@ -97,8 +98,9 @@ def woven(source: bytes, configured: Config, output: str = "secret") -> bytes | 
     out = io.BytesIO()
     said: list[str] = []
     run = pipeline.Run(output=output, namespace="shop", allow_empty=True)
+    outside = Outside({}, time.monotonic() + 60, said.append)
     try:
-        pipeline.weave([("stdin", io.BytesIO(source))], out, configured, run, {}, said.append)
+        pipeline.weave([("stdin", io.BytesIO(source))], out, configured, run, outside)
     except SecretweaveError as error:
         said.append(report.faults(error) + report.frames(error))
         assert out.getvalue() == b""

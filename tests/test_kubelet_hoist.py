@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from secretweave import config, pipeline
+from secretweave.outputs import Outside
 from secretweave.pipeline import Run
 from secretweave.text.kubelet import expand
 
@@ -101,7 +103,8 @@ def test_a_container_sees_the_same(store: config.Config, lists: list[list[Variab
     out = io.BytesIO()
     source = pod(lists, flow=flow)
     assume("$$(secret:" not in source)  # refused, because Kubernetes reads `$$(` as an escape
-    pipeline.weave([("stdin", io.BytesIO(source.encode()))], out, store, Run(), {}, warn=lambda _: None)
+    outside = Outside({}, time.monotonic() + 60, lambda _: None)
+    pipeline.weave([("stdin", io.BytesIO(source.encode()))], out, store, Run(), outside)
     woven = [YAML(typ="safe").load(each) for each in out.getvalue().decode().split("\n---\n")]
     secret = {key: base64.b64decode(each).decode() for key, each in woven[0].get("data", {}).items()}
     for variables, container in zip(lists, woven[-1]["spec"]["containers"], strict=True):

@@ -1,13 +1,14 @@
-import threading
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import pytest
 
 from secretweave import resolve
-from secretweave.errors import Faults, NotFound, StoreError, Where
-from secretweave.model import Address, Record, Reference, SecretValue, StoreConfig, Use
+from secretweave.errors import Faults, SecretweaveError, Where
+from secretweave.fetching import Times
+from secretweave.model import Address, Record, Reference, StoreConfig, Use
 from secretweave.stores import file
+from tests.stores.contract import context
 
 SECRETS = "db: {user: web, password: hunter2}\ntoken: abc\nkey@1: old\nkey@2: new\n"
 
@@ -27,8 +28,13 @@ def use(store: StoreConfig, ref: str, key: str | None = None, line: int = 1, **r
     return Use(reference, store, address, where, "v1", "Secret", "default", "app", "data.x", "secret")
 
 
+def fetched(*uses: Use) -> tuple[resolve.Records, list[SecretweaveError]]:
+    times = Times(time.monotonic() + 30, 30, 30)
+    return resolve.fetch(uses, lambda config: context(config, warn=lambda _text: None), times)
+
+
 def resolved(*uses: Use) -> list[bytes | None]:
-    records, unfetched = resolve.fetch(uses, {}, show_key_names=True, warn=lambda _text: None)
+    records, unfetched = fetched(*uses)
     values, absent = resolve.values(uses, records, show_key_names=True)
     if unfetched or absent:
         raise Faults([*unfetched, *absent])
@@ -55,7 +61,7 @@ def test_uses_become_values(local: StoreConfig):
 
 def test_the_version_read_is_known(local: StoreConfig):
     uses = [use(local, "key"), use(local, "key", version="1")]
-    records, _ = resolve.fetch(uses, {}, show_key_names=True, warn=lambda _text: None)
+    records, _ = fetched(*uses)
     assert [record.version for record in records.values() if isinstance(record, Record)] == ["2", "1"]
 
 
@@ -128,49 +134,3 @@ def test_no_value_shows_in_a_fault(local: StoreConfig):
     with pytest.raises(Faults) as caught:
         resolved(use(local, "db"), use(local, "db", "/password/x"))
     assert "hunter2" not in "".join(repr(vars(each)) for each in caught.value.faults)
-
-
-class Remote:
-    """A store that answers only once `concurrency` fetches wait for it, and counts what it is asked."""
-
-    concurrency = 4
-
-    def __init__(self) -> None:
-        self.barrier = threading.Barrier(self.concurrency)
-        self.asked: list[str] = []
-
-    def fetch(self, ref: str, version: str | None) -> Record:
-        self.asked.append(ref)
-        self.barrier.wait(timeout=10)
-        if ref == "broken":
-            raise StoreError("broken")
-        if ref == "missing":
-            raise NotFound("missing")
-        return Record(SecretValue(ref.encode()), version or "7")
-
-    def close(self) -> None:
-        self.barrier.abort()
-
-
-def test_a_remote_store_is_asked_for_each_address_once_and_several_at_a_time():
-    store = Remote()
-    addresses = [Address("r", ref, None) for ref in ("a", "b", "broken", "missing", "c", "d", "e", "f")]
-    found = resolve.fetch_all(store, addresses)
-    assert sorted(store.asked) == sorted(address.ref for address in addresses)
-    assert [type(outcome).__name__ for outcome in found.values()] == [
-        "Record",
-        "Record",
-        "StoreError",
-        "NotFound",
-        "Record",
-        "Record",
-        "Record",
-        "Record",
-    ]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = threading.active_count()
-    yield
-    assert threading.active_count() == before

@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secretweave import config, pipeline, yamltree
+from secretweave.outputs import Outside
 from secretweave.pipeline import Run
 from secretweave.yamltree import Reading
 from tests.test_weaving import LITERAL, effective, spell
@@ -161,7 +163,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> config.Config:
 
 def weave(source: str, store: config.Config) -> str:
     out = io.BytesIO()
-    pipeline.weave([("stdin", io.BytesIO(source.encode()))], out, store, Run(), {}, warn=lambda _: None)
+    outside = Outside({}, time.monotonic() + 60, lambda _: None)
+    pipeline.weave([("stdin", io.BytesIO(source.encode()))], out, store, Run(), outside)
     return out.getvalue().decode()
 
 

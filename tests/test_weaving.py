@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 
 from secretweave import config, pipeline, yamltree
 from secretweave.errors import Faults, SecretweaveError
+from secretweave.outputs import Outside
 from secretweave.pipeline import Run
 from secretweave.yamltree import Mapping, Node, Reading, Scalar, Sequence
 
@@ -127,9 +129,8 @@ def weave(source: bytes, folder: Path, values: dict[str, str], run: Run | None =
         "spec: {file: {path: secrets.json}}\n"
     )
     out = io.BytesIO()
-    pipeline.weave(
-        [("stdin", io.BytesIO(source))], out, config.load(str(store), {}), run or Run(), {}, warn=lambda _: None
-    )
+    outside = Outside({}, time.monotonic() + 60, lambda _: None)
+    pipeline.weave([("stdin", io.BytesIO(source))], out, config.load(str(store), {}), run or Run(), outside)
     return out.getvalue()
 
 

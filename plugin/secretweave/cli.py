@@ -1,13 +1,17 @@
 """What the commands do: the only module that prints, sets exit codes and catches SecretweaveError."""
 
 import os
+import select
 import sys
+import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from functools import partial
+from typing import TYPE_CHECKING
 
 from secretweave import options, report
 from secretweave.errors import ConfigError, InputError, SecretweaveError
 from secretweave.options import Request
+from secretweave.reading import Readable
 
 if TYPE_CHECKING:
     from secretweave.config import Config
@@ -76,10 +80,17 @@ def _drop_output() -> None:
 
 def render(request: Request, config: "Config") -> None:
     """`secretweave render`: manifests in, final manifests out."""
-    from secretweave import pipeline
+    from secretweave import memory, pipeline, stores
+    from secretweave.outputs import Outside
 
+    memory.protect()
     out = sys.stdout.buffer
-    found = pipeline.weave(sources(request.files), out, config, _run(request), os.environ, warn)
+    seconds = config.settings.limits.deadline
+    outside = Outside(os.environ, time.monotonic() + seconds, warn)
+    # An SDK takes longer to import than a chart to render: it costs no time while that is waited for.
+    meanwhile = partial(stores.preload, dict.fromkeys(store.type for store in config.stores))
+    stdin = Punctual(sys.stdin.fileno(), outside.deadline, seconds, meanwhile)
+    found = pipeline.weave(sources(request.files, stdin), out, config, _run(request), outside)
     if sys.stderr.isatty() and not sys.stdout.isatty():
         secrets = len({use.address for use in found.uses})
         sys.stderr.write(
@@ -111,7 +122,7 @@ def _counted(number: int, noun: str) -> str:
 def _uses(request: Request, config: "Config") -> "list[Use]":
     from secretweave import pipeline
 
-    return pipeline.check(sources(request.files), config, _run(request), warn).uses
+    return pipeline.check(sources(request.files, sys.stdin.buffer), config, _run(request), warn).uses
 
 
 def _run(request: Request) -> "Run":
@@ -124,11 +135,34 @@ def warn(text: str) -> None:
     _say(f"secretweave: warning: {report.one_line(text)}\n")
 
 
-def sources(files: tuple[str, ...]) -> Iterator[tuple[str, BinaryIO]]:
+class Punctual:
+    """A stream that must end before the run does. The first time it is waited for, *meanwhile* is called."""
+
+    def __init__(self, handle: int, deadline: float, seconds: float, meanwhile: Callable[[], None]) -> None:
+        self._handle = handle
+        self._deadline = deadline
+        self._seconds = seconds
+        self._meanwhile: Callable[[], None] | None = meanwhile
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; none at the end. Raises InputError: the deadline is over."""
+        if self._meanwhile is not None and not select.select([self._handle], [], [], 0)[0]:
+            self._meanwhile()
+            self._meanwhile = None
+        if not select.select([self._handle], [], [], max(self._deadline - time.monotonic(), 0))[0]:
+            raise InputError(
+                f"the input had not ended when the run's deadline of {self._seconds:g} s was over",
+                why="the program before this one is slow or hangs",
+                fix="let it write a file first, or raise limits.deadline in the configuration",
+            )
+        return os.read(self._handle, size)
+
+
+def sources(files: tuple[str, ...], stdin: Readable) -> Iterator[tuple[str, Readable]]:
     """The inputs in order: stdin for `-` or without any, a folder's manifests by name. Raises InputError."""
     for file in files or ("-",):
         if file == "-":
-            yield "stdin", sys.stdin.buffer
+            yield "stdin", stdin
             continue
         for path in _manifests(file) if os.path.isdir(file) else (file,):
             try:

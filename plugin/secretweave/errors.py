@@ -89,11 +89,11 @@ class NotFound(StoreError):
 
 
 class Denied(StoreError):
-    pass
+    """The identity that asks may not read it, or may not log in."""
 
 
 class Unavailable(StoreError):
-    pass
+    """The store as a whole does not answer: nothing more is asked of it."""
 
 
 class Faults(SecretweaveError):

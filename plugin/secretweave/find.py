@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from secretweave import policy, references
-from secretweave.config import Config
+from secretweave.config import STORE, Config
 from secretweave.errors import Faults, InputError, SecretweaveError, Where
 from secretweave.places import elsewhere, env, mapping, secret
 from secretweave.reading.manifests import Document
@@ -87,6 +87,12 @@ def _object(obj: Object, page: Page) -> None:
         found.resources.append(resource)
     if obj.kind == "SecretMapping" and obj.group == "humanitec.io":
         mapping.find(obj, page)
+        return
+    if (obj.api_version, obj.kind) == STORE and page.config.settings.secret_stores.output == "drop":
+        try:
+            page.edit(page.without(obj), where)
+        except SecretweaveError as bad:
+            page.fault(bad, where)
         return
     handled: set[str] = set()
     if obj.kind == "Secret" and obj.api_version == "v1":

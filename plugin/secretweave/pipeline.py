@@ -3,20 +3,21 @@
 Nothing reaches stdout before every step is done: a fault anywhere leaves it empty.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import BinaryIO, NamedTuple
 
 from secretweave import outputs, policy
 from secretweave.config import Config
 from secretweave.errors import Faults, InputError, SecretweaveError
 from secretweave.find import MARKERS, concerns, scan
-from secretweave.reading import manifests
-from secretweave.reading.manifests import Interest
+from secretweave.outputs import Outside
+from secretweave.reading import Readable, manifests
+from secretweave.reading.manifests import Document, Interest
 from secretweave.reading.spool import Spool
 from secretweave.render import render
 from secretweave.scan.page import Findings, Options
 
-Sources = Iterable[tuple[str, BinaryIO]]
+Sources = Iterable[tuple[str, Readable]]
 """(name, stream) of each input, in order."""
 
 
@@ -31,16 +32,14 @@ class Run(NamedTuple):
     allow_empty: bool = False
 
 
-def weave(
-    sources: Sources, out: BinaryIO, config: Config, run: Run, environ: Mapping[str, str], warn: Callable[[str], None]
-) -> Findings:
+def weave(sources: Sources, out: BinaryIO, config: Config, run: Run, outside: Outside) -> Findings:
     """Reads manifests, writes them woven. Raises SecretweaveError or Faults before the first byte is written."""
     output = outputs.find(run.output)
     with _spool(config) as spool:
-        found = _find(sources, spool, config, run, warn, mask=output.MASKED)
-        values, missing = output.values(found.uses, config, environ, warn)
+        found = _find(sources, spool, config, run, outside.warn, mask=output.MASKED)
+        values, missing = output.values(found.uses, config, outside)
         changes, unfit = render(found.edits, values, masked=output.MASKED)
-        _raise([*missing, *unfit])
+        _raise([*missing, *sorted(unfit, key=_place)])
         if len(changes) != len(found.edits):
             raise SecretweaveError("an edit was planned that could not be made", fix="report it: this is a defect")
         position = 0
@@ -71,7 +70,15 @@ def _find(
     rules = config.settings.policy
     interest = Interest(MARKERS, lambda api_version, kind: concerns(api_version, kind, rules))
     reader = manifests.Reader(sources, spool, interest, config.settings.limits.document_bytes, faults)
-    found = scan(reader, config, Options(run.namespace, mask))
+    documents: Iterable[Document] = reader
+    if config.settings.secret_stores.in_stream == "use":
+        from secretweave.config import stream
+
+        # All of them at once: a store may stand behind its use.
+        documents = list(reader)
+        manifests_of = (stream.Manifest(each.source, each.index, each.line, each.data) for each in documents)
+        config = stream.extended(config, manifests_of, run.namespace, faults)
+    found = scan(documents, config, Options(run.namespace, mask))
     if not (reader.saw_content or run.allow_empty or config.settings.allow_empty_input):
         faults.append(
             InputError(
@@ -82,12 +89,16 @@ def _find(
         )
     faults += found.faults
     refused, warnings = policy.check(found.kinds, found.uses, found.resources, rules, run.identity)
-    _raise([*faults, *refused])
+    _raise(sorted([*faults, *refused], key=_place))
     for where, text in (*found.warnings, *warnings):
         warn(f"{where}: {text}")
     return found
 
 
+def _place(fault: SecretweaveError) -> tuple[str, int]:
+    return fault.where.source, fault.where.line
+
+
 def _raise(faults: list[SecretweaveError]) -> None:
     if faults:
-        raise Faults(sorted(faults, key=lambda fault: (fault.where.source, fault.where.line)))
+        raise Faults(faults)

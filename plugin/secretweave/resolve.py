@@ -1,46 +1,60 @@
-"""Uses -> records -> values: each store opened once, each distinct address fetched once, every failure collected."""
+"""Uses -> records -> values: each distinct address fetched once, every failure collected and told by its cause."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
-from secretweave import select
-from secretweave.errors import NotFound, SecretweaveError, StoreError
+from secretweave import fetching, select
+from secretweave.errors import Denied, NotFound, SecretweaveError, StoreError, Unavailable, Where
+from secretweave.fetching import Errand, Times
 from secretweave.model import Address, Record, SecretValue, StoreConfig, Use
-from secretweave.stores import open_store
-from secretweave.stores.base import Context, Store
+from secretweave.stores import is_local, open_store
+from secretweave.stores.base import Context, Wanted
 
 Records = Mapping[Address, Record | NotFound]
 Values = Mapping[tuple[Address, str | None], SecretValue | None]
 K = TypeVar("K")
 V = TypeVar("V")
 
+CAUSES = (Unavailable, Denied, NotFound)
+"""The order in which causes are told; any other stands behind them."""
+MOST_SUBJECTS = 10
+"""How many secrets of one cause are named."""
+
 
 def fetch(
-    uses: Iterable[Use], environ: Mapping[str, str], *, show_key_names: bool, warn: Callable[[str], None]
+    uses: Iterable[Use], context: Callable[[StoreConfig], Context], times: Times
 ) -> tuple[Records, list[SecretweaveError]]:
     """The record of every address; NotFound where nothing is there and every use of it says what then stands for it.
 
-    And one fault for each address that could not be had, or for each store that could not be opened, in the order of
-    the uses; a fault's `where` is the first place that needs it, `also` holds the others.
+    And one fault for each cause in each store, the stores that are down first; a fault's `where` is the first place
+    that needs what could not be had, `also` holds the others.
     """
     by_address = _grouped((use.address, use) for use in uses)
     by_store = _grouped((group[0].store.id, address) for address, group in by_address.items())
+    stores = {use.store.id: use.store for group in by_address.values() for use in group}
+    errands = [
+        Errand(
+            partial(open_store, store, context(store)),
+            tuple(Wanted(each.ref, each.version) for each in by_store[store.id]),
+            is_local(store.type),
+        )
+        for store in stores.values()
+    ]
     records: dict[Address, Record | NotFound] = {}
-    faults: dict[Address, SecretweaveError] = {}
-    for addresses in by_store.values():
-        config = by_address[addresses[0]][0].store
-        found = _read(config, addresses, Context(config, environ, show_key_names, warn))
-        if isinstance(found, StoreError):
-            needing = [use for address in addresses for use in by_address[address]]
-            faults[addresses[0]] = _told(found, f"the store `{config.id}` cannot be opened", needing)
-            continue
-        for address, outcome in found.items():
-            needing = _needing(by_address[address], outcome)
+    faults: list[SecretweaveError] = []
+    for store, found in zip(stores.values(), fetching.ask(errands, times), strict=True):
+        failed: list[tuple[StoreError, list[Use]]] = []
+        for address in by_store[store.id]:
+            outcome = found if isinstance(found, StoreError) else found[Wanted(address.ref, address.version)]
+            # That a store cannot be opened is no missing secret, whatever its error is called.
+            needing = by_address[address] if outcome is found else _needing(by_address[address], outcome)
             if isinstance(outcome, StoreError) and needing:
-                faults[address] = _told(outcome, str(needing[0].reference), needing)
+                failed.append((outcome, needing))
             elif isinstance(outcome, (Record, NotFound)):
                 records[address] = outcome
-    return records, [faults[address] for address in by_address if address in faults]
+        faults += _by_cause(store, failed, opened=not isinstance(found, StoreError))
+    return records, sorted(faults, key=_rank)
 
 
 def values(uses: Iterable[Use], records: Records, *, show_key_names: bool) -> tuple[Values, list[SecretweaveError]]:
@@ -68,36 +82,33 @@ def values(uses: Iterable[Use], records: Records, *, show_key_names: bool) -> tu
     return chosen, faults
 
 
-def _read(
-    config: StoreConfig, addresses: Sequence[Address], context: Context
-) -> Mapping[Address, Record | StoreError] | StoreError:
-    """What each address gave; one error if the store cannot be opened."""
-    try:
-        store = open_store(config, context)
-    except StoreError as error:
-        return error
-    try:
-        return fetch_all(store, addresses)
-    finally:
-        store.close()
+def _by_cause(
+    store: StoreConfig, failed: Sequence[tuple[StoreError, list[Use]]], *, opened: bool
+) -> list[SecretweaveError]:
+    """One fault for all that failed alike."""
+    faults = []
+    alike = _grouped((_cause(error), (error, uses)) for error, uses in failed)
+    for group in alike.values():
+        error = group[0][0]
+        uses = [use for _, needing in group for use in needing]
+        if not opened:
+            subject = f"the store `{store.id}` cannot be opened"
+        elif isinstance(error, Unavailable):
+            subject = f"the store `{store.id}`"
+        else:
+            names = list(dict.fromkeys(str(needing[0].reference._replace(key=None)) for _, needing in group))
+            more = len(names) - MOST_SUBJECTS
+            subject = ", ".join(names[:MOST_SUBJECTS]) + (f" and {more} more" if more > 0 else "")
+        faults.append(_told(error, subject, uses))
+    return faults
 
 
-def fetch_all(store: Store, addresses: Sequence[Address]) -> Mapping[Address, Record | StoreError]:
-    """What each of the distinct *addresses* gave, asked as many at a time as the store likes."""
+def _cause(error: StoreError) -> tuple[type[StoreError], str, Where, str, str]:
+    return type(error), error.what, error.where, error.why, error.fix
 
-    def outcome(address: Address) -> Record | StoreError:
-        try:
-            return store.fetch(address.ref, address.version)
-        except StoreError as error:
-            return error
 
-    workers = min(store.concurrency, len(addresses))
-    if workers == 1:
-        return {address: outcome(address) for address in addresses}
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(workers) as pool:
-        return dict(zip(addresses, pool.map(outcome, addresses), strict=True))
+def _rank(fault: SecretweaveError) -> int:
+    return next((rank for rank, cause in enumerate(CAUSES) if isinstance(fault, cause)), len(CAUSES))
 
 
 def _needing(uses: list[Use], outcome: object) -> list[Use]:

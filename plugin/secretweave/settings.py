@@ -35,6 +35,10 @@ class Place(NamedTuple):
     document: int = 0
     resource: str = ""
     path: str = ""
+    line: int = 0
+    """The line breaks before the document."""
+    files: bool = True
+    """May its settings name files of this machine?"""
 
     def under(self, key: str | int) -> "Place":
         if isinstance(key, int):
@@ -42,7 +46,7 @@ class Place(NamedTuple):
         return self._replace(path=f"{self.path}.{key}" if self.path else key)
 
     def where(self, node: Node) -> Where:
-        return Where(self.source, self.document, node.line + 1, self.resource, self.path)
+        return Where(self.source, self.document, self.line + node.line + 1, self.resource, self.path)
 
     def fault(self, node: Node, what: str, fix: str = "") -> ConfigError:
         return ConfigError(what, where=self.where(node), fix=fix)
@@ -163,6 +167,9 @@ def _value(node: Node, kind: Any, place: Place, faults: list[SecretweaveError]) 
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in {Union, UnionType}:
         return _value(node, next(each for each in arguments if each is not type(None)), place, faults)
+    if kind == FilePath and not place.files:
+        faults.append(place.fault(node, "a manifest may not name a file of this machine", "leave the key out"))
+        return BAD
     if origin is tuple:
         return _sequence(node, arguments[0], place, faults)
     if origin is AnyMapping:

@@ -6,15 +6,16 @@ where *secrets* is a list of `Secret`; later entries of one path are later versi
 its nature it says in `lacks`.
 """
 
+import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
 from secretweave import select
-from secretweave.errors import NotFound
-from secretweave.model import Record, SecretValue
-from secretweave.stores.base import Store
+from secretweave.errors import NotFound, StoreError
+from secretweave.model import Record, SecretValue, StoreConfig
+from secretweave.stores.base import Context, Limits, SecretKeyRef, Store
 
 
 class Secret(NamedTuple):
@@ -24,6 +25,28 @@ class Secret(NamedTuple):
 
 Opened = Callable[[list[Secret]], Store]
 BINARY = bytes(range(256))
+
+
+def context(
+    config: StoreConfig,
+    environ: Mapping[str, str] | None = None,
+    *,
+    show: bool = True,
+    warn: Callable[[str], None] = pytest.fail,
+    credentials: Mapping[SecretKeyRef, str] | None = None,
+    seconds: float = 30,
+) -> Context:
+    """What a store is given: an environment of its own, credential Secrets by name and key, *seconds* until the end."""
+
+    def credential(ref: SecretKeyRef) -> str:
+        return (credentials or {}).get(ref) or _absent(ref)
+
+    limits = Limits(time.monotonic() + seconds, pause_seconds=0.01, pause_seconds_max=0.05)
+    return Context(config, environ or {}, show, warn, credential, limits)
+
+
+def _absent(ref: SecretKeyRef) -> NoReturn:
+    raise StoreError(f"no credential Secret {ref.name} with a key {ref.key}", fix="add it")
 
 
 def plain(record: Record) -> Any:

@@ -55,27 +55,26 @@ def load(path: str | None, environ: AnyMapping[str, str]) -> Config:
     configured: dict[str, Where] = {}
     found: list[tuple[StoreConfig, Where]] = []
     spec = Settings()
-    for place, node in _objects(sources):
-        head = _head(node, place, faults)
-        if head is None:
+    for place, node in objects(sources):
+        known = _known_head(node, place, faults)
+        if known is None:
             continue
         where = place.where(node)
-        if head == CONFIGURATION:
-            _once("Configuration", where, configured, faults)
+        if known == CONFIGURATION:
+            once("Configuration", where, configured, faults)
             spec = _configuration(node, place, faults) or spec
         else:
-            store = _store(node, place, faults)
-            if store is not None:
-                found.append((store, where))
-    for store, where in found:
-        namespace = "" if lookup.is_shared(store, spec.operator_namespace) else f"{store.namespace}/"
-        _once(f"SecretStore {namespace}{store.name}", where, configured, faults)
+            read = store(node, place, faults)
+            if read is not None:
+                found.append((read, where))
+    for each, where in found:
+        once(lookup.subject(each, spec.operator_namespace), where, configured, faults)
     if faults:
         raise faults[0] if len(faults) == 1 else Faults(faults)
-    return Config(tuple(store for store, _ in found), spec, tuple(source.path for source in sources))
+    return Config(tuple(each for each, _ in found), spec, tuple(source.path for source in sources))
 
 
-def _objects(sources: tuple[files.Source, ...]) -> Iterator[tuple[Place, Node]]:
+def objects(sources: tuple[files.Source, ...]) -> Iterator[tuple[Place, Node]]:
     """Every document that is not empty; a list (`kubectl get -o yaml`) gives its items."""
     for source in sources:
         for index, root in enumerate(source.documents, 1):
@@ -85,11 +84,16 @@ def _objects(sources: tuple[files.Source, ...]) -> Iterator[tuple[Place, Node]]:
                     yield Place(source.path, index), node
 
 
-def _head(node: Node, place: Place, faults: list[SecretweaveError]) -> tuple[str, str] | None:
-    head = (node.text("apiVersion"), node.text("kind")) if isinstance(node, Mapping) else ("", "")
-    if head in {STORE, CONFIGURATION}:
-        return head
-    group, kind = head[0].partition("/")[0], head[1]
+def head(node: Node) -> tuple[str, str]:
+    """apiVersion and kind; empty where they are not there."""
+    return (node.text("apiVersion"), node.text("kind")) if isinstance(node, Mapping) else ("", "")
+
+
+def _known_head(node: Node, place: Place, faults: list[SecretweaveError]) -> tuple[str, str] | None:
+    found = head(node)
+    if found in {STORE, CONFIGURATION}:
+        return found
+    group, kind = found[0].partition("/")[0], found[1]
     what = "a configuration holds no document of this kind"
     if kind == "SecretStore" and settings.SHOWABLE.fullmatch(group):
         what = f"a SecretStore of the group {group}, which is another product's"
@@ -100,7 +104,8 @@ def _head(node: Node, place: Place, faults: list[SecretweaveError]) -> tuple[str
     return None
 
 
-def _once(subject: str, where: Where, seen: dict[str, Where], faults: list[SecretweaveError]) -> None:
+def once(subject: str, where: Where, seen: dict[str, Where], faults: list[SecretweaveError]) -> None:
+    """Notes a subject in *seen*; a second one of its name is a fault."""
     if subject in seen:
         faults.append(
             ConfigError(f"a second {subject}", where=where, why=f"the first: {seen[subject]}", fix="keep one")
@@ -117,7 +122,7 @@ def _configuration(node: Node, place: Place, faults: list[SecretweaveError]) -> 
     return settings.read(members["spec"][1], Settings, place.under("spec"), faults) if "spec" in members else None
 
 
-def _store(node: Node, place: Place, faults: list[SecretweaveError]) -> StoreConfig | None:
+def store(node: Node, place: Place, faults: list[SecretweaveError]) -> StoreConfig | None:
     """The store of a SecretStore document; what the cluster adds to one (status, annotations) is left alone."""
     before = len(faults)
     metadata = _member(node, "metadata")

@@ -6,7 +6,7 @@ Its JSON Schema, for editors, is schemas/configuration.json.
 from typing import Literal, NamedTuple
 
 from secretweave.policy.settings import Policy
-from secretweave.settings import Count, Size
+from secretweave.settings import Count, FilePath, Seconds, Size
 
 
 class References(NamedTuple):
@@ -16,6 +16,33 @@ class References(NamedTuple):
     """A `ref` without `store`: an error, or the default store."""
     literal_value: Literal["warn", "refuse"] = "warn"
     """A literal secret `{value: ...}`: used with a warning, or an error."""
+
+
+class Credentials(NamedTuple):
+    """Where the credentials lie that a SecretStore names (`tokenSecretRef` and the like), by namespace, name and key.
+
+    The namespace is that of the SecretStore; the operator's where it has none.
+    """
+
+    from_: Literal["cluster", "folder", "environment"] = "cluster"
+    """`cluster`: Kubernetes Secrets; `folder`: files, as Secrets are mounted; `environment`: variables called
+    SECRETWEAVE_CREDENTIAL_NAME_KEY, in capitals, with `_` for what is no letter or digit."""
+    folder: FilePath | None = None
+    """It holds NAMESPACE/NAME/KEY, or NAME/KEY."""
+    kubeconfig: FilePath | None = None
+    """Of the cluster. Left out: that of the Pod, else KUBECONFIG, else ~/.kube/config."""
+    context: str | None = None
+    """Of the kubeconfig. Left out: its current one."""
+
+
+class SecretStores(NamedTuple):
+    """What becomes of SecretStore documents in the manifests. In a sidecar they belong to the tenant."""
+
+    in_stream: Literal["ignore", "use"] = "ignore"
+    """`use`: references find them as if they stood in the configuration. Whoever writes a manifest then chooses the
+    addresses to which this process's identity is shown: only for manifests that are trusted like the configuration."""
+    output: Literal["keep", "drop"] = "keep"
+    """Do they leave with the other manifests?"""
 
 
 class PodTemplate(NamedTuple):
@@ -40,6 +67,10 @@ class Limits(NamedTuple):
     """The input up to this size is kept in memory, a longer one encrypted in the spool folder."""
     spool_folder: str = ""
     """Empty: $TMPDIR, else /tmp."""
+    deadline: Seconds = 50.0
+    """The longest that a run may take until its output begins; below the 60 s that Argo CD waits for manifests."""
+    request: Seconds = 15.0
+    """The longest that opening a store, or one read, may take, with its retries."""
 
 
 class Report(NamedTuple):
@@ -55,6 +86,8 @@ class Settings(NamedTuple):
     operator_namespace: str = "humanitec-operator-system"
     """A SecretStore there serves every namespace."""
     references: References = References()
+    credentials: Credentials = Credentials()
+    secret_stores: SecretStores = SecretStores()
     pod_templates: tuple[PodTemplate, ...] = ()
     """Kinds with a pod template, beside Kubernetes' own."""
     allow_empty_input: bool = False

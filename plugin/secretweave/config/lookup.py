@@ -33,6 +33,11 @@ def is_shared(store: StoreConfig, operator_namespace: str) -> bool:
     return store.namespace in {None, operator_namespace}
 
 
+def subject(store: StoreConfig, operator_namespace: str) -> str:
+    """What no two stores of a configuration may be called alike."""
+    return f"SecretStore {'' if is_shared(store, operator_namespace) else f'{store.namespace}/'}{store.name}"
+
+
 def _default(shared: list[StoreConfig]) -> StoreConfig:
     labelled = [store for store in shared if store.default]
     if len(labelled) == 1:

@@ -1,19 +1,55 @@
 """The values themselves, in Kubernetes Secrets."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from secretweave import resolve
 from secretweave.config import Config
-from secretweave.model import Use
-from secretweave.outputs import Outcome
+from secretweave.fetching import Times
+from secretweave.model import StoreConfig, Use
+from secretweave.outputs import Outcome, Outside
+from secretweave.stores.base import Context, Limits, SecretKeyRef
 
 MASKED = False
 
 
-def values(uses: Iterable[Use], config: Config, environ: Mapping[str, str], warn: Callable[[str], None]) -> Outcome:
+def values(uses: Iterable[Use], config: Config, outside: Outside) -> Outcome:
     """The values that could be had, and a fault for each that could not."""
     uses = tuple(uses)
     show = config.settings.report.show_key_names
-    records, unfetched = resolve.fetch(uses, environ, show_key_names=show, warn=warn)
+    limits = config.settings.limits
+    times = Times(outside.deadline, limits.deadline, limits.request)
+    records, unfetched = resolve.fetch(uses, lambda store: _context(store, config, outside), times)
     found, absent = resolve.values(uses, records, show_key_names=show)
     return found, [*unfetched, *absent]
+
+
+def _context(store: StoreConfig, config: Config, outside: Outside) -> Context:
+    limits = Limits(outside.deadline, attempt_seconds=config.settings.limits.request / 3)
+    show = config.settings.report.show_key_names
+    return Context(store, outside.environ, show, outside.warn, _credential(store, config, outside, limits), limits)
+
+
+def _credential(store: StoreConfig, config: Config, outside: Outside, limits: Limits) -> Callable[[SecretKeyRef], str]:
+    """Reads credential Secrets from where the configuration says; what that needs is imported at the first one."""
+    readers: list[Callable[[SecretKeyRef], str]] = []
+
+    def read(ref: SecretKeyRef) -> str:
+        if not readers:
+            from secretweave import credentials
+
+            source = config.settings.credentials
+            readers.append(
+                credentials.reader(
+                    source.from_,
+                    store.namespace or config.settings.operator_namespace,
+                    folder=source.folder,
+                    kubeconfig=source.kubeconfig,
+                    kube_context=source.context,
+                    environ=outside.environ,
+                    limits=limits,
+                    warn=outside.warn,
+                )
+            )
+        return readers[0](ref)
+
+    return read

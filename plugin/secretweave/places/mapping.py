@@ -5,13 +5,12 @@ Several of one target become one Secret, which stands at the first of them and h
 
 import re
 
-from secretweave.edits import Edit, Entry, Head, NewSecret, Swap
+from secretweave.edits import Entry, Head, NewSecret
 from secretweave.errors import BadReference, InputError, SecretweaveError, Where
 from secretweave.generated import HOOK_ANNOTATIONS, MANAGED_BY, signature
 from secretweave.model import Reference
 from secretweave.scan.objects import MAX_NAME, Object, step
 from secretweave.scan.page import Findings, Made, Merged, Page
-from secretweave.scan.spans import item_removal
 from secretweave.yamltree import Mapping, Node, Scalar, Sequence, twice
 
 API_VERSION = "humanitec.io/v1alpha1"
@@ -52,7 +51,7 @@ def find(obj: Object, page: Page) -> None:
         page.found.claim(target, obj.namespace, Made(where, "mapping"))
     else:
         try:
-            page.edit(_removed(obj, page), where)
+            page.edit(page.without(obj), where)
         except SecretweaveError as bad:
             page.fault(bad, where)
         if merged.hooks != hooks:
@@ -176,9 +175,3 @@ def _secret(obj: Object, page: Page, head: Head) -> NewSecret:
     return NewSecret(
         page.offset(node.start), page.offset(node.end), head, (), inline, "", after if inline else "", page.newline
     )
-
-
-def _removed(obj: Object, page: Page) -> Edit:
-    if obj.siblings is not None:
-        return page.removal(item_removal(page.tree.text, obj.node, obj.siblings))
-    return Swap(page.document.begin, page.document.end, "")

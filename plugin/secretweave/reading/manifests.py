@@ -7,9 +7,10 @@ says what matters and why that is sound; only what it finds is tracked down to s
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from secretweave.errors import Faults, InputError, SecretweaveError, Where
+from secretweave.reading import Readable
 from secretweave.reading.proof import BOM, MARKER_LINE, REFUSALS, Interest, Judge, Piecemeal, Search, cut
 from secretweave.reading.spool import Spool
 
@@ -49,7 +50,7 @@ class Reader:
 
     def __init__(
         self,
-        sources: Iterable[tuple[str, BinaryIO]],
+        sources: Iterable[tuple[str, Readable]],
         spool: Spool,
         interest: Interest,
         limit: int,
@@ -111,7 +112,7 @@ class Reader:
             self._spool.append(data)
             self._ended = data.endswith(b"\n")
 
-    def _more(self, stream: BinaryIO) -> bool:
+    def _more(self, stream: Readable) -> bool:
         """Reads on; more at a time while one document grows, so that joining the text stays linear."""
         growth = min(len(self._text), self._limit + 1 - len(self._text))
         block = _read(stream, max(BLOCK, growth))
@@ -119,7 +120,7 @@ class Reader:
         self._text += block
         return bool(block)
 
-    def _documents(self, stream: BinaryIO) -> Iterator[Document]:
+    def _documents(self, stream: Readable) -> Iterator[Document]:
         reading = True
         while reading:
             if len(self._faults) > FAULTS_MAX:
@@ -180,7 +181,7 @@ class Reader:
             self._text[start:end],
         )
 
-    def _giant(self, stream: BinaryIO) -> None:
+    def _giant(self, stream: Readable) -> None:
         """Judges a document that is too long to keep, in pieces; leaves in the text what follows it."""
         pieces = Piecemeal(self._judge)
         line = self._lines_before(1)
@@ -250,7 +251,7 @@ def _located(searches: Iterable[Search], bounds: list[int]) -> dict[int, tuple[s
     return found
 
 
-def _read(stream: BinaryIO, size: int) -> bytes:
+def _read(stream: Readable, size: int) -> bytes:
     """The next *size* bytes, fewer only at the end; a pipe gives them in small portions."""
     block = stream.read(size)
     while 0 < len(block) < size:

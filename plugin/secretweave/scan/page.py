@@ -7,11 +7,12 @@ from typing import Literal, NamedTuple
 
 from secretweave import policy, references
 from secretweave.config import Config
-from secretweave.edits import Edit, Entry, NestedText, NewSecret, Piece, Removal, Token
+from secretweave.edits import Edit, Entry, NestedText, NewSecret, Piece, Removal, Swap, Token
 from secretweave.errors import BadReference, Faults, InputError, SecretweaveError, Where
 from secretweave.model import Address, Reference, Use
 from secretweave.reading.manifests import FAULTS_MAX, Document
 from secretweave.scan.objects import Object
+from secretweave.scan.spans import item_removal
 from secretweave.text.scalars import parent_indentation
 from secretweave.yamltree import Scalar, Tree
 
@@ -118,6 +119,12 @@ class Page:
         """A removal of this document's code points as one of the input's bytes."""
         before, after = (None if index is None else self.offset(index) for index in (found.before, found.after))
         return Removal(self.offset(found.start), self.offset(found.end), before, after)
+
+    def without(self, obj: Object) -> Edit:
+        """The edit that takes a whole object out. Raises InputError: not out of this list."""
+        if obj.siblings is not None:
+            return self.removal(item_removal(self.tree.text, obj.node, obj.siblings))
+        return Swap(self.document.begin, self.document.end, "")
 
     def where(self, obj: Object | None, line: int, field: str) -> Where:
         title, path = (obj.title, obj.path) if obj else ("", "")

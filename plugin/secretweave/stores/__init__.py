@@ -1,9 +1,11 @@
 """Finds the store modules by name without importing them, and opens a store."""
 
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
 from secretweave import modules
+from secretweave.errors import StoreError
 from secretweave.model import StoreConfig
 from secretweave.stores.base import Context, Store
 
@@ -24,6 +26,29 @@ def open_store(config: StoreConfig, context: Context) -> Store:
     """The store, open. Raises StoreError where it cannot be."""
     store: Store = _module(config.type).connect(config.settings, context)
     return store
+
+
+def is_local(kind: str) -> bool:
+    """Is a store of this type asked in the main thread?"""
+    return getattr(_module(kind), "LOCAL", False)
+
+
+def preload(kinds: Iterable[str]) -> None:
+    """Begins, in a thread of its own, to import what stores of these types will need, one after the other."""
+    found = [_module(kind).preload for kind in kinds if hasattr(_module(kind), "preload")]
+    if not found:
+        return
+    import threading
+
+    def work() -> None:
+        for each in found:
+            try:
+                each()
+            except StoreError:
+                # Told when the store is opened, if it is.
+                return
+
+    threading.Thread(target=work, daemon=True).start()
 
 
 def _module(kind: str) -> Any:
