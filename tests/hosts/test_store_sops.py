@@ -396,3 +396,10 @@ def test_the_command_weaves_from_an_encrypted_file(sops: Sops, right: bool):
         assert (done.returncode, done.stdout) == (6, "")
         assert "the file's data key cannot be had" in done.stderr
         assert "AGE-SECRET-KEY" not in done.stderr
+
+
+def test_an_encrypted_file_may_be_read_by_everybody(sops: Sops):
+    """It lies in Git; the context of the tests fails on a warning."""
+    path = sops.encrypted("secrets.yaml", "token: hunter2\n")
+    path.chmod(0o644)
+    assert plain(sops.opened(path, key=sops.identity).fetch("token", None)) == b"hunter2"

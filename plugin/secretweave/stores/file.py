@@ -50,8 +50,8 @@ platform's, as its mode says.
 
 A file is read once, when the store is opened; a folder's file when it is asked for. Who else can write one decides what
 reaches the cluster, so one that its group or others may write is refused; one that others may read is used with a
-warning, except in a mounted Secret (it holds `..data`), whose mode 0644 is Kubernetes' default and whose readers are
-those of the Pod.
+warning, except where it is encrypted, or in a mounted Secret (it holds `..data`), whose mode 0644 is Kubernetes'
+default and whose readers are those of the Pod.
 """
 
 import os
@@ -102,7 +102,7 @@ def connect(settings: Settings, context: Context) -> Store:
         from secretweave.stores import _folder
 
         return _folder.FolderStore(settings.path, settings.size_limit, context)
-    data = _read(settings, context)
+    data, is_open = _read(settings)
     sealed = False
     try:
         sealed = SEALED in data and _is_sealed(data, form)
@@ -113,6 +113,8 @@ def connect(settings: Settings, context: Context) -> Store:
         # A line of what was decrypted is none of the file.
         where = Where(settings.path, line=0 if sealed else error.where.line)
         raise StoreError(error.what, where=where, why=error.why, fix=error.fix) from None
+    if is_open and not sealed:
+        context.warn(f"{settings.path}: every user of this machine may read this file of secrets; chmod o-r")
     if SEALED in data:
         from secretweave.sdk import sops
 
@@ -182,7 +184,8 @@ class FileStore:
         raise NotFound(what, why=why, fix=fix or "correct the reference, or add the secret to the store's file")
 
 
-def _read(settings: Settings, context: Context) -> bytes:
+def _read(settings: Settings) -> tuple[bytes, bool]:
+    """The file's bytes, and whether everybody may read them. Raises StoreError."""
     try:
         # O_NONBLOCK: a pipe under this name must not hang the run before it is seen to be one.
         handle = os.open(settings.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -198,8 +201,7 @@ def _read(settings: Settings, context: Context) -> bytes:
             raise Unavailable("not a regular file", where=where, fix="correct spec.file.path of the SecretStore")
         if status.st_mode & 0o022:
             raise Denied("others than its owner may write the file", where=where, fix="chmod go-w the file")
-        if status.st_mode & 0o004 and not os.path.islink(os.path.join(os.path.dirname(settings.path), "..data")):
-            context.warn(f"{settings.path}: every user of this machine may read this file of secrets; chmod o-r")
+        mounted = os.path.islink(os.path.join(os.path.dirname(settings.path), "..data"))
         with open(handle, "rb", closefd=False) as file:
             data = file.read(settings.size_limit + 1)
     finally:
@@ -208,7 +210,7 @@ def _read(settings: Settings, context: Context) -> bytes:
         raise Unavailable(
             f"the file is larger than {settings.size_limit} bytes", where=where, fix="raise spec.file.sizeLimit"
         )
-    return data
+    return data, bool(status.st_mode & 0o004) and not mounted
 
 
 def _is_sealed(data: bytes, form: str) -> bool:
