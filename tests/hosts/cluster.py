@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.hosts.build import path_of
+from tests.servers.certificates import Authority
 
 READY_SECONDS_MAX = 120
 
@@ -83,11 +84,16 @@ current-context: test
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Path]:
-    """The kubeconfig of a cluster that lives in *folder*."""
+    """The kubeconfig of a cluster that lives in *folder*.
+
+    Beside it lie apiserver.crt, which vouches for the server, and client.pem and client.key of the user `client`.
+    """
     token = secrets.token_hex(16)
     client, peer, secure = free_ports(3)
     (folder / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
     service_account_key(folder / "service-account.pem")
+    authority = Authority(folder)
+    authority.issue("client")
     etcd = start(
         [
             str(path_of("etcd")),
@@ -109,6 +115,7 @@ def cluster(folder: Path) -> Iterator[Path]:
             f"--secure-port={secure}",
             f"--cert-dir={folder}",
             f"--token-auth-file={folder / 'tokens.csv'}",
+            f"--client-ca-file={authority.certificate}",
             "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={folder / 'service-account.pem'}",

@@ -1,0 +1,353 @@
+"""Reads single objects from the Kubernetes API, for the store of that name and for credential Secrets.
+
+Of the package `kubernetes` it takes what finds and authenticates a cluster: the configuration, the loaders of a
+ServiceAccount and of kubeconfigs, and the pool of connections. It leaves out `ApiClient` and its models: to import them
+takes 170 ms and 50 MB more, and one GET needs none of them.
+
+Where the cluster is, the first that fits:
+
+1. a kubeconfig or a context that is set
+2. `KUBECONFIG` of the environment, several files joined by `:` too
+3. in a Pod, the mounted ServiceAccount
+4. `~/.kube/config`
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from secretweave import __version__
+from secretweave.errors import Denied, NotFound, StoreError, Unavailable
+from secretweave.sdk import load
+from secretweave.stores.base import Limits
+
+CONCURRENCY = 16
+EXTRA = "kubernetes"
+BARE = ("kubernetes", "kubernetes.client", "kubernetes.config")
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
+NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
+NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+KEY = re.compile(r"(?!\.\.)(?!\.\Z)[-._a-zA-Z0-9]{1,253}")
+"""Of the data of a Secret or a ConfigMap."""
+PASSING = frozenset({429, 500, 502, 503, 504})
+MORE_TIME = "look after the stores, or raise limits.deadline in the configuration"
+Kind = Literal["Secret", "ConfigMap"]
+_locks: dict[str, Any] = {}
+
+
+class Object(NamedTuple):
+    version: str
+    """Its resourceVersion."""
+    data: Mapping[str, bytes]
+
+
+class Cluster:
+    """A connection to one API server; several threads may ask at once."""
+
+    def __init__(self, configuration: Any, identity: str, limits: Limits, release: Callable[[], None]) -> None:
+        """*identity*: who asks, in words; *release* gives back what *configuration* holds."""
+        import urllib3
+
+        self._configuration = configuration
+        self._identity = identity
+        self._limits = limits
+        self._release = release
+        self._closed = False
+        url = urllib3.util.parse_url(configuration.host)
+        self._server = f"{url.host}:{url.port}" if url.port else f"{url.host}"
+        self._secure = url.scheme == "https"
+        self._pool = _module("kubernetes.client.rest").RESTClientObject(configuration).pool_manager
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Object:
+        """One object, by one GET. Raises NotFound, Denied, Unavailable or another StoreError."""
+        if self._closed:
+            raise StoreError("the store is closed", fix="report it: this is a defect")
+        if not NAMESPACE.fullmatch(namespace):
+            raise StoreError("the namespace is no name of a namespace", fix="correct the namespace")
+        if not NAME.fullmatch(name):
+            raise StoreError(
+                f"the reference names no {kind}",
+                why=f"the name of a {kind} is made of a-z, 0-9, `-` and `.`",
+                fix="correct the reference",
+            )
+        resource = f"{kind.lower()}s"
+        status, body = self._ask(f"{self._configuration.host}/api/v1/namespaces/{namespace}/{resource}/{name}")
+        if status == 401:
+            raise Denied(
+                "the API server does not accept the credentials",
+                why=f"those of {self._identity} are wrong or have expired",
+                fix="renew them",
+            )
+        if status == 403:
+            raise Denied(
+                f"the API server denies reading {kind}s in the namespace `{namespace}`",
+                why=f"no rule of RBAC lets {self._identity} get them",
+                fix=f"give it a Role there with `verbs: [get]` on `{resource}`, and their names in `resourceNames`",
+            )
+        document = _document(body) if status in {200, 404} else {}
+        if status == 404 and (document.get("kind"), document.get("reason")) == ("Status", "NotFound"):
+            raise NotFound(
+                f"the namespace `{namespace}` has no {kind} `{name}`",
+                fix="correct the reference, or the namespace of the SecretStore",
+            )
+        if status != 200 or document.get("kind") != kind:
+            raise Unavailable(
+                "what answers is not the Kubernetes API",
+                why=f"{self._server} gave something else than a {kind} (status {status})",
+                fix="correct the address of the API server",
+            )
+        try:
+            return _object(document)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise StoreError(f"the API server gave no readable {kind}", fix="look at it with kubectl") from None
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._pool.clear()
+            self._release()
+
+    def _ask(self, url: str) -> tuple[int, bytes]:
+        """The status and the body, after what can pass has been given time to."""
+        import urllib3
+
+        limits, attempt = self._limits, 0
+        while True:
+            attempt += 1
+            left = limits.deadline - time.monotonic()
+            if left <= 0:
+                raise Unavailable("the API server was not asked", why="the time of the run is over", fix=MORE_TIME)
+            seconds = min(limits.attempt_seconds, left)
+            headers, pause, can_pass = self._headers(), 0.0, True
+            try:
+                response = self._pool.request(
+                    "GET",
+                    url,
+                    headers=headers,
+                    timeout=urllib3.Timeout(connect=seconds, read=seconds),
+                    # One attempt, and no redirect: it would carry the token to where it leads.
+                    retries=False,
+                    redirect=False,
+                )
+            except urllib3.exceptions.HTTPError as error:
+                fault, can_pass = self._unreachable(error)
+            else:
+                if response.status not in PASSING:
+                    return response.status, response.data
+                fault = self._unavailable(f"it answers with status {response.status}")
+                pause = _retry_after(response)
+            pause = max(pause, _pause(limits, attempt))
+            if not can_pass or attempt >= limits.attempts or time.monotonic() + pause >= limits.deadline:
+                raise fault from None
+            time.sleep(pause)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": f"secretweave/{__version__}"}
+        # As kubectl does: what is sent without TLS is no secret any more.
+        if not self._secure:
+            return headers
+        try:
+            # Reads the token of a ServiceAccount again when it has aged.
+            known = self._configuration.auth_settings().values()
+        except (OSError, ValueError, _config_exception()):
+            raise Unavailable(
+                f"the token of {self._identity} cannot be read", fix="correct its file, or the volume that holds it"
+            ) from None
+        for each in known:
+            value = each["value"].strip()
+            if not (value.isascii() and value.isprintable()):
+                raise Denied(f"the token of {self._identity} is no token", fix="write the token alone, on one line")
+            headers[each["key"]] = value
+        return headers
+
+    def _unreachable(self, error: Exception) -> tuple[StoreError, bool]:
+        """What a failed attempt says, and whether another one may succeed."""
+        import ssl
+
+        from urllib3 import exceptions
+
+        cause = error.args[0] if error.args else None
+        if isinstance(error, exceptions.SSLError) and isinstance(cause, ssl.SSLCertVerificationError):
+            fix = f"correct the CA for {self._server}, or the address to one that its certificate names"
+            return Unavailable("the API server is not trusted", why="its certificate fails the check", fix=fix), False
+        for cls, why in (
+            (exceptions.SSLError, "TLS failed: it speaks none, or a certificate file for it is none"),
+            (exceptions.ProxyError, "the proxy does not let it through"),
+            (exceptions.NewConnectionError, "no connection: it refuses, or its name is unknown"),
+            (exceptions.TimeoutError, f"no answer within {self._limits.attempt_seconds:g} s"),
+        ):
+            if isinstance(error, cls):
+                return self._unavailable(why), True
+        return self._unavailable("the connection broke"), True
+
+    def _unavailable(self, why: str) -> Unavailable:
+        return Unavailable(
+            "the API server does not answer",
+            why=why,
+            fix=f"see whether {self._server} is its address, and that it runs",
+        )
+
+
+def connect(
+    environ: Mapping[str, str],
+    limits: Limits,
+    warn: Callable[[str], None],
+    *,
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    service_account: str = SERVICE_ACCOUNT,
+) -> Cluster:
+    """The cluster that is meant. Raises StoreError: none is, or its kubeconfig cannot be used. It sends no request."""
+    from secretweave.sdk import kubeconfig as files
+
+    configuration = _module("kubernetes.client.configuration").Configuration()
+    paths = kubeconfig or environ.get("KUBECONFIG")
+    in_pod = environ.get("KUBERNETES_SERVICE_HOST") and os.path.exists(f"{service_account}/token")
+    if not paths and not context and in_pod:
+        _use_service_account(configuration, service_account, environ)
+        return _connected(configuration, "the ServiceAccount of this Pod", environ, limits, warn, None, lambda: None)
+    paths = paths or os.path.join(environ.get("HOME") or "/", ".kube", "config")
+    opened = files.use(_module("kubernetes.config.kube_config"), configuration, paths, context, environ, limits)
+    identity = f"the context `{opened.context}` of the kubeconfig"
+    try:
+        return _connected(configuration, identity, environ, limits, warn, opened.proxy, opened.close)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def preload() -> None:
+    """Imports what every connection needs."""
+    _module("kubernetes.client.rest")
+    _module("kubernetes.client.configuration")
+
+
+def _module(name: str) -> Any:
+    """A module of the package `kubernetes`, loaded without the models where that works."""
+    from threading import Lock
+
+    with _locks.setdefault("importing", Lock()):
+        try:
+            client = load("kubernetes.client", EXTRA, bare=BARE)
+            if not hasattr(client, "Configuration"):
+                # The loaders import both from here. ApiClient serves `auth-provider` alone, which we refuse.
+                client.Configuration = load("kubernetes.client.configuration", EXTRA, bare=BARE).Configuration
+                client.ApiClient = None
+            return load(name, EXTRA, bare=BARE)
+        except (StoreError, AttributeError):
+            # Another version may need more of it; where it is not installed at all, this says so again.
+            for each in [each for each in sys.modules if each.partition(".")[0] == "kubernetes"]:
+                del sys.modules[each]
+            return load(name, EXTRA)
+
+
+def _config_exception() -> type[Exception]:
+    found: type[Exception] = _module("kubernetes.config.config_exception").ConfigException
+    return found
+
+
+def _use_service_account(configuration: Any, folder: str, environ: Mapping[str, str]) -> None:
+    loader = _module("kubernetes.config.incluster_config")
+    try:
+        loader.InClusterConfigLoader(f"{folder}/token", f"{folder}/ca.crt", environ=environ).load_and_set(configuration)
+    except (OSError, ValueError, loader.ConfigException):
+        raise StoreError(
+            "the ServiceAccount of this Pod cannot be used",
+            why=f"its token or its ca.crt in {folder} is missing, empty or unreadable",
+            fix="mount the ServiceAccount's token into the Pod, or set a kubeconfig",
+        ) from None
+
+
+def _connected(
+    configuration: Any,
+    identity: str,
+    environ: Mapping[str, str],
+    limits: Limits,
+    warn: Callable[[str], None],
+    proxy: str | None,
+    release: Callable[[], None],
+) -> Cluster:
+    import urllib3
+
+    fix = f"correct the address of {identity}"
+    try:
+        url = urllib3.util.parse_url(configuration.host)
+    except ValueError:
+        url = urllib3.util.Url()
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise StoreError("the API server has no usable address", fix=fix)
+    configuration.connection_pool_maxsize = CONCURRENCY
+    _use_proxy(configuration, url, proxy, environ)
+    if url.scheme == "http":
+        configuration.tls_server_name = None
+        warn(f"{identity}: the API server is asked without TLS, and no credentials are sent to it")
+    elif not configuration.verify_ssl:
+        warn(f"{identity}: the API server's certificate is not checked (insecure-skip-tls-verify)")
+    try:
+        return Cluster(configuration, identity, limits, release)
+    except ValueError:
+        raise StoreError("the proxy to the API server has no usable address", fix=fix) from None
+
+
+def _use_proxy(configuration: Any, server: Any, proxy: str | None, environ: Mapping[str, str]) -> None:
+    """Takes the kubeconfig's proxy, else the environment's, which is never asked for this machine (as in kubectl)."""
+    import urllib3
+
+    def variable(name: str) -> str:
+        # Both spellings are in use.
+        return environ.get(name.upper()) or environ.get(name) or ""
+
+    is_local = server.host == "localhost" or server.host.startswith("127.") or server.host == "[::1]"
+    configuration.no_proxy = "" if proxy else variable("no_proxy")
+    configuration.proxy = proxy or (not is_local and variable(f"{server.scheme}_proxy")) or None
+    if configuration.proxy:
+        if "://" not in configuration.proxy:
+            configuration.proxy = f"http://{configuration.proxy}"
+        try:
+            login = urllib3.util.parse_url(configuration.proxy).auth
+        except ValueError:
+            # Its address is judged where it is used.
+            login = None
+        if login:
+            configuration.proxy_headers = urllib3.util.make_headers(proxy_basic_auth=login)
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    import json
+
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _object(document: dict[str, Any]) -> Object:
+    import binascii
+
+    encoded = document.get("data" if document["kind"] == "Secret" else "binaryData") or {}
+    data = {key: binascii.a2b_base64(value, strict_mode=True) for key, value in encoded.items()}
+    if document["kind"] == "ConfigMap":
+        data |= {key: value.encode() for key, value in (document.get("data") or {}).items()}
+    return Object(str(document["metadata"]["resourceVersion"]), data)
+
+
+def _retry_after(response: Any) -> float:
+    """The seconds that the server asks to wait; 0: it says none."""
+    import urllib3
+
+    try:
+        return float(urllib3.Retry().get_retry_after(response) or 0)
+    except urllib3.exceptions.InvalidHeader:
+        return 0.0
+
+
+def _pause(limits: Limits, attempt: int) -> float:
+    import random
+
+    longest: float = min(limits.pause_seconds * 2 ** (attempt - 1), limits.pause_seconds_max)
+    return longest * random.uniform(0.5, 1)  # noqa: S311 - spreads attempts out, keeps nothing secret
