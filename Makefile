@@ -30,8 +30,9 @@ test-hosts: venv ## tests with the real Helm 3, Helm 4 and Kubernetes API, built
 	@$(PYTHON) -m pytest --quiet tests/hosts
 
 .PHONY: bench
-bench: venv ## speed and memory of generated streams, beside cat, a bare interpreter and the peers; writes bench.json
+bench: venv ## speed and memory of generated streams, and of stores behind a network, beside the peers; writes bench.json
 	@$(PYTHON) -m tests.bench.run
+	@$(PYTHON) -m tests.bench.stores
 
 .PHONY: lint
 lint: venv ## ruff and mypy

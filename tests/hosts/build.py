@@ -102,6 +102,8 @@ PROGRAMS = {
     "substitute": from_folder("substitute"),
     "sigsyaml": from_folder("sigsyaml"),
     "strategy": from_folder("strategy"),
+    "vault": from_folder("vault"),
+    "sops": install("github.com/getsops/sops/v3", "cmd/sops", "v3.13.3"),
     "vals": install("github.com/helmfile/vals", "cmd/vals", "v0.46.1", "-tags=custom_providers,vault"),
     "argocd-vault-plugin": from_folder(
         "argocd-vault-plugin", "v1.18.1", "github.com/argoproj-labs/argocd-vault-plugin"

@@ -10,6 +10,8 @@ import pytest
 
 from tests.hosts.cluster import cluster
 from tests.hosts.programs import Helm, Kubectl, need
+from tests.hosts.vault import VaultServer
+from tests.hosts.vault import vault as start_vault
 
 HERE = Path(__file__).parent
 PLUGIN = HERE.parent.parent / "plugin"
@@ -102,3 +104,10 @@ def kubectl(kubeconfig: Path, request: pytest.FixtureRequest) -> Kubectl:
     created = found.run("create", "namespace", found.namespace)
     assert created.returncode == 0, created.stderr
     return found
+
+
+@pytest.fixture(scope="session")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VaultServer]:
+    """A Vault over TLS that the tests share: each makes engines and policies of its own names."""
+    with start_vault(tmp_path_factory.mktemp("vault")) as server:
+        yield server
