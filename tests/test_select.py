@@ -2,26 +2,28 @@ import pytest
 
 from secretweave import select
 from secretweave.errors import BadReference, NotFound, SecretweaveError, StoreError
-from secretweave.model import Record, SecretValue
+from secretweave.model import Record, SecretFields, SecretValue
 
-FIELDS = {
-    "user": "web",
-    "password": 'p"ß\n',
-    "port": 5432,
-    "big": 123456789012345678901234567890,
-    "rate": 1000000.0,
-    "small": 0.1,
-    "tls": True,
-    "off": False,
-    "null": None,
-    "empty": "",
-    "key": b"\x00\xff",
-    "hosts": ["a", "b"],
-    "deep": {"list": [{"name": "x"}], "a/b": "slash", "m~n": "tilde", "": "nameless", "0": "zero"},
-    "json": '{"token": "t", "list": [1, null]}',
-    "yaml": "token: t\nlist: [1, two]\n",
-    "a/b": "path-like",
-}
+FIELDS = SecretFields(
+    {
+        "user": "web",
+        "password": 'p"ß\n',
+        "port": 5432,
+        "big": 123456789012345678901234567890,
+        "rate": 1000000.0,
+        "small": 0.1,
+        "tls": True,
+        "off": False,
+        "null": None,
+        "empty": "",
+        "key": b"\x00\xff",
+        "hosts": ["a", "b"],
+        "deep": {"list": [{"name": "x"}], "a/b": "slash", "m~n": "tilde", "": "nameless", "0": "zero"},
+        "json": '{"token": "t", "list": [1, null]}',
+        "yaml": "token: t\nlist: [1, two]\n",
+        "a/b": "path-like",
+    }
+)
 BLOB = b'{"user": "web", "n": 1.50, "deep": {"list": ["x", "y"]}}'
 
 
@@ -80,7 +82,7 @@ def test_a_field_of_a_blob(blob: bytes, key: str | None, value: bytes):
 
 
 def test_the_only_field_value_is_the_whole_secret():
-    assert select.pick(Record({"value": 5}, ""), None, show_names=True) == SecretValue(b"5")
+    assert select.pick(Record(SecretFields({"value": 5}), ""), None, show_names=True) == SecretValue(b"5")
 
 
 @pytest.mark.parametrize(
@@ -95,8 +97,8 @@ def test_an_absent_key_counts_as_missing(key: str):
     ("value", "key", "cls", "what"),
     [
         (FIELDS, None, StoreError, "the secret has fields, and the reference names none"),
-        ({}, None, StoreError, "the secret has fields, and the reference names none"),
-        ({"only": "x"}, None, StoreError, "the secret has fields, and the reference names none"),
+        (SecretFields({}), None, StoreError, "the secret has fields, and the reference names none"),
+        (SecretFields({"only": "x"}), None, StoreError, "the secret has fields, and the reference names none"),
         (FIELDS, "null", StoreError, "the value is null"),
         (FIELDS, "/null", StoreError, "the value is null"),
         (FIELDS, "/null/x", StoreError, "the reference names a field, but the secret has none there"),
@@ -108,14 +110,16 @@ def test_an_absent_key_counts_as_missing(key: str):
         (SecretValue(b"just text"), "a", StoreError, "the reference names a field, but the secret has none there"),
         (SecretValue(b"a: 1\na: 2\n"), "a", StoreError, "the reference names a field, but the secret has none there"),
         (SecretValue(b"[" * 100_000), "a", StoreError, "the reference names a field, but the secret has none there"),
-        ({"a": {"b": b"\xff"}}, "a", StoreError, "the value cannot be written as JSON"),
-        ({"a": float("inf")}, "a", StoreError, "the value cannot be written as JSON"),
-        ({"a": "\ud800"}, "a", StoreError, "the value is not text"),
+        (SecretFields({"a": {"b": b"\xff"}}), "a", StoreError, "the value cannot be written as JSON"),
+        (SecretFields({"a": float("inf")}), "a", StoreError, "the value cannot be written as JSON"),
+        (SecretFields({"a": "\ud800"}), "a", StoreError, "the value is not text"),
     ],
 )
-def test_what_no_default_answers(value: object, key: str | None, cls: type[SecretweaveError], what: str):
+def test_what_no_default_answers(
+    value: SecretValue | SecretFields, key: str | None, cls: type[SecretweaveError], what: str
+):
     with pytest.raises(cls) as caught:
-        select.pick(Record(value, ""), key, show_names=True)  # type: ignore[arg-type]  # a table of both kinds
+        select.pick(Record(value, ""), key, show_names=True)
     assert (caught.value.what, isinstance(caught.value, NotFound)) == (what, False)
 
 
@@ -123,6 +127,6 @@ def test_what_no_default_answers(value: object, key: str | None, cls: type[Secre
 @pytest.mark.parametrize("key", [None, "token"])
 def test_the_names_of_the_fields_are_told_only_where_allowed(key: str | None, show: bool, why: str):
     with pytest.raises(StoreError) as caught:
-        select.pick(Record({"user": "hunter2", "password": "hunter2"}, ""), key, show_names=show)
+        select.pick(Record(SecretFields({"user": "hunter2", "password": "hunter2"}), ""), key, show_names=show)
     assert caught.value.why == why
     assert "hunter2" not in repr(vars(caught.value))

@@ -4,7 +4,7 @@ NamedTuples, not dataclasses: importing `dataclasses` alone would cost a tenth o
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from secretweave.errors import Where
@@ -43,6 +43,33 @@ class SecretValue:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret value is not pickled")
+
+
+class SecretFields(Mapping[str, Any]):
+    """The fields of a secret: str, int, float, bool, None, list and dict as the store typed them, bytes where binary.
+
+    They do not show themselves, as a SecretValue does not.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = dict(fields)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return "SecretFields(***)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the fields of a secret are not pickled")
 
 
 class Reference(NamedTuple):
@@ -86,8 +113,8 @@ class Address(NamedTuple):
 class Record(NamedTuple):
     """What a store gave for one Address."""
 
-    value: SecretValue | Mapping[str, Any]
-    """A blob, or fields: str, int, float, bool, None, list and dict as the store typed them; bytes for binary ones."""
+    value: SecretValue | SecretFields
+    """A blob, or fields."""
     version: str
     """The version that was read, in the store's own terms; empty where the store has none."""
 

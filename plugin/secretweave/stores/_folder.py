@@ -23,7 +23,7 @@ import stat
 from typing import NoReturn
 
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable, Where
-from secretweave.model import Record, SecretValue
+from secretweave.model import Record, SecretFields, SecretValue
 from secretweave.sdk import sops
 from secretweave.settings import nearest
 from secretweave.stores.base import Context
@@ -112,7 +112,7 @@ class FolderStore:
             if isinstance(content, bytes):
                 fields[name] = _text(content)
                 left -= len(content)
-        return Record(fields, "")
+        return Record(SecretFields(fields), "")
 
     def _path(self, parts: list[str]) -> str:
         """Where a ref leads, all links followed."""

@@ -60,7 +60,7 @@ import stat
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from secretweave.errors import Denied, InputError, NotFound, StoreError, Unavailable, Where
-from secretweave.model import Record, SecretValue
+from secretweave.model import Record, SecretFields, SecretValue
 from secretweave.settings import FilePath, Size, nearest
 from secretweave.stores.base import Context, SecretKeyRef, Store
 
@@ -163,7 +163,7 @@ class FileStore:
         value = self._entries[name]
         if value is None:
             raise StoreError("the entry is null", fix="give it a value, or remove it")
-        return Record(value if isinstance(value, dict) else _blob(value), found)
+        return Record(SecretFields(value) if isinstance(value, dict) else _blob(value), found)
 
     def close(self) -> None:
         self._entries = {}

@@ -43,7 +43,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from secretweave.errors import NotFound, StoreError
-from secretweave.model import Record, SecretValue
+from secretweave.model import Record, SecretFields, SecretValue
 from secretweave.settings import FilePath, Form
 from secretweave.stores.base import BatchStore, Context, Outcome, Wanted
 
@@ -162,7 +162,8 @@ class KubernetesStore:
             )
         kind, name, key = self._target(wanted.ref)
         if key is None:
-            return Record({each: _field(value) for each, value in found.data.items()}, found.version)
+            fields = {each: _field(value) for each, value in found.data.items()}
+            return Record(SecretFields(fields), found.version)
         if key not in found.data:
             return NotFound(
                 f"the {kind} `{name}` has no key `{key}`",
