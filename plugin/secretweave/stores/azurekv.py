@@ -1,0 +1,346 @@
+"""`azurekv`: secrets of an Azure Key Vault.
+
+    apiVersion: humanitec.io/v1alpha1
+    kind: SecretStore
+    metadata: {name: azure}
+    spec:
+      azurekv:
+        url: https://NAME.vault.azure.net       # or of any other cloud: .vault.azure.cn, .vault.usgovcloudapi.net
+        tenantID: 00000000-0000-0000-0000-000000000000
+        auth: {}                                # as below
+        allowExpired: false                     # give secrets outside their `nbf` and `exp` as well
+        caFile: ca.pem                          # trusted instead of the built-in authorities: a proxy that reads TLS
+        authorityHost: login.microsoftonline.com
+        verifyChallengeResource: true
+
+`ref` is the name of a secret (letters, digits, `-`), or its full identifier if that is of this very vault:
+`https://NAME.vault.azure.net/secrets/db-password[/VERSION]`. `version` is a version id, 32 hexadecimal digits; without
+one the current version is read. A value is given verbatim as text, whatever its content type says: a certificate's
+secret is base64 of PKCS#12 or PEM, a binary that was stored as base64 is still that. `#KEY` reads it as JSON or YAML.
+
+A disabled secret is an error. So is one that has expired or is not valid yet, though Azure itself would give it: the
+two dates are information to it. A deleted secret that can be recovered looks to a reader like one that never was.
+
+Logins, exactly one of which `auth` may name:
+
+    auth: {}                                    # ambient: DefaultAzureCredential's environment (AZURE_CLIENT_ID and
+                                                #   AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH), workload
+                                                #   identity, managed identity, az, PowerShell, azd; never a browser.
+                                                #   AZURE_TOKEN_CREDENTIALS narrows it, as the SDK says.
+    auth:                                       # a service principal, in a credential Secret
+      clientIDSecretRef: {name: azure, key: clientID}          # or clientID: ...
+      clientSecretSecretRef: {name: azure, key: clientSecret}
+    auth:
+      workloadIdentity: {clientID: ..., tokenFile: ...}        # by default AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE
+    auth:
+      managedIdentity: {clientID: ...}          # without clientID: the one that the system assigned
+    auth:
+      cli: {}                                   # who is logged in to `az`
+
+No public source settles how the Humanitec Operator spells a service principal; these names follow its API's
+`client_id` and `client_secret`. Without `tenantID`, AZURE_TENANT_ID or the tenant that the vault names is used; with
+it, a vault of another tenant is refused. `authorityHost` is by default AZURE_AUTHORITY_HOST, else what belongs to the
+vault's domain. `verifyChallengeResource: false` is for a vault behind a DNS name of your own: the SDK then no longer
+compares the domain that the vault asks a token for with its address.
+
+The least permission is the role `Key Vault Secrets User` on the vault or the secret, or `get` for secrets in an access
+policy. Requests: one per secret and version, one that fetches the vault's challenge, and one login (two requests for a
+service principal).
+
+API: https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret
+Errors: https://learn.microsoft.com/azure/key-vault/general/rest-error-codes
+Logins: https://learn.microsoft.com/python/api/overview/azure/identity-readme
+"""
+
+import contextlib
+import re
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from secretweave.errors import Denied, NotFound, StoreError, Unavailable
+from secretweave.model import Record, SecretValue
+from secretweave.settings import FilePath
+from secretweave.stores.base import Context, SecretKeyRef, Store
+
+if TYPE_CHECKING:
+    import threading
+
+    from secretweave.sdk.azure_login import Login
+
+
+class ManagedIdentity(NamedTuple):
+    client_id: str | None = None
+    """Of one that a user assigned; by default the one that the system assigned."""
+
+
+class WorkloadIdentity(NamedTuple):
+    client_id: str | None = None
+    """By default AZURE_CLIENT_ID."""
+    token_file: FilePath | None = None
+    """By default AZURE_FEDERATED_TOKEN_FILE."""
+
+
+class Cli(NamedTuple):
+    """Nothing to set."""
+
+
+class Auth(NamedTuple):
+    client_id: str | None = None
+    client_id_secret_ref: SecretKeyRef | None = None
+    client_secret_secret_ref: SecretKeyRef | None = None
+    workload_identity: WorkloadIdentity | None = None
+    managed_identity: ManagedIdentity | None = None
+    cli: Cli | None = None
+
+
+class Settings(NamedTuple):
+    url: str
+    """The vault's, https."""
+    tenant_id: str | None = None
+    auth: Auth = Auth()
+    """Empty: the ambient login."""
+    authority_host: str | None = None
+    """Entra ID's host; by default AZURE_AUTHORITY_HOST, else that of the vault's cloud."""
+    verify_challenge_resource: bool = True
+    """False only where the vault has a DNS name of your own."""
+    ca_file: FilePath | None = None
+    """PEM certificates that are trusted instead of the built-in ones, for the vault and for the login."""
+    allow_expired: bool = False
+    """Give secrets outside their `nbf` and `exp` as well, as Azure does."""
+
+
+CONCURRENCY = 16
+NAME = re.compile(r"[0-9A-Za-z-]{1,127}")
+VERSION = re.compile(r"[0-9A-Fa-f]{32}")
+ROLE = "give the identity the role `Key Vault Secrets User`, or `get` for secrets in the vault's access policy"
+REFUSALS = {
+    "ForbiddenByRbac": ("no role of the identity allows it", ROLE),
+    "ForbiddenByPolicy": ("the vault's access policy does not give the identity `get` for secrets", ROLE),
+    "AccessDenied": ("the vault's access policy does not give the identity `get` for secrets", ROLE),
+    "ForbiddenByFirewall": (
+        "the vault's firewall does not let this network in",
+        "allow this network in the vault's network settings, or use its private endpoint",
+    ),
+    "ForbiddenByConnection": (
+        "the vault is closed to public networks",
+        "use the vault's private endpoint, or open its network settings",
+    ),
+}
+"""Inner error codes of a 403: why, and the fix."""
+
+
+def preload() -> None:
+    from secretweave.sdk import azure
+
+    with contextlib.suppress(StoreError):
+        azure.load()
+
+
+def connect(settings: Settings, context: Context) -> Store:
+    """The vault, not asked yet. Raises StoreError: settings that do not fit, no SDK, no credential Secret."""
+    import threading
+
+    from secretweave.sdk import azure, azure_login
+
+    host = azure.host_of(settings.url)
+    if host is None or ".managedhsm." in host:
+        why = "a managed HSM has keys, but no secrets" if host else "it is not of the form https://HOST"
+        fix = "write it as https://NAME.vault.azure.net"
+        raise StoreError("spec.azurekv.url is not the address of a vault", why=why, fix=fix)
+    choice = azure_login.choice_of(settings.auth)
+    azure.load()
+    from azure.keyvault.secrets import SecretClient
+
+    limits = context.limits
+    tls = azure.trust(settings.ca_file, context.environ)
+    wire = azure.transport("the login endpoint", limits, tls, 1)
+    options = {"transport": wire, **azure.retries(limits)}
+    credential = azure_login.credential(choice, settings, host, context, options)
+    ready = threading.Event()
+    login = azure_login.Login(credential, wire, choice, settings.tenant_id, ready.set)
+    client = SecretClient(
+        f"https://{host}",
+        login,
+        verify_challenge_resource=settings.verify_challenge_resource,
+        transport=azure.transport("the vault", limits, tls, CONCURRENCY),
+        retry_policy=azure.retry_policy(limits),
+        permit_redirects=False,
+    )
+    return AzureStore(client, login, ready, host, limits.deadline, allow_expired=settings.allow_expired)
+
+
+class AzureStore:
+    concurrency = CONCURRENCY
+
+    def __init__(
+        self, client: Any, login: "Login", ready: "threading.Event", host: str, deadline: float, *, allow_expired: bool
+    ) -> None:
+        import threading
+
+        self._client = client
+        self._login = login
+        self._ready = ready
+        """Set when the vault's challenge is known and there is a token, or when that has failed."""
+        self._first = threading.Lock()
+        self._failed: StoreError | None = None
+        """Why there is no token: it holds for every secret."""
+        self._host = host
+        self._deadline = deadline
+        self._allow_expired = allow_expired
+        self._closed = False
+
+    def fetch(self, ref: str, version: str | None) -> Record:
+        if self._closed:
+            raise StoreError("the store is closed", fix="report it: this is a defect")
+        name, version = self._address(ref, version)
+        if not self._ready.is_set() and self._first.acquire(blocking=False):
+            # It goes ahead alone: all at once would each ask for the challenge, and then for a token.
+            try:
+                return self._read(name, version)
+            except StoreError as error:
+                self._failed = None if self._login.succeeded else error
+                raise
+            finally:
+                self._ready.set()
+        self._ready.wait(max(self._deadline - time.monotonic(), 0))
+        if self._failed is not None:
+            from secretweave.sdk.azure import again
+
+            raise again(self._failed)
+        return self._read(name, version)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(Exception):
+                self._client.close()
+            self._login.close()
+
+    def _address(self, ref: str, version: str | None) -> tuple[str, str | None]:
+        """The name and the version that *ref* means. Raises StoreError: of another vault, or no name."""
+        if "://" in ref:
+            url = urlsplit(ref)
+            _, kind, name, *versions = [*url.path.split("/"), "", ""][:5]
+            if url.scheme != "https" or url.netloc.lower().removesuffix(":443") != self._host or kind != "secrets":
+                raise StoreError(
+                    "the reference is an identifier, but of no secret in this store's vault",
+                    why=f"this store is https://{self._host}",
+                    fix="name the store of that vault, or write the secret's name alone",
+                )
+            given = next((each for each in versions if each), None)
+            if given and version and given != version:
+                raise StoreError("the reference names two versions", fix="write the version once")
+            ref, version = name, version or given
+        if not NAME.fullmatch(ref):
+            raise NotFound(
+                "no secret can have this name",
+                why="a secret's name in Key Vault has letters, digits and `-`, and nothing else",
+                fix="correct the reference; a field of a JSON secret is written `#KEY`",
+            )
+        if version and not VERSION.fullmatch(version):
+            raise NotFound(
+                "no secret can have this version",
+                why="a version id in Key Vault is 32 hexadecimal digits",
+                fix="write the version's id, or no version for the current one",
+            )
+        return ref, version
+
+    def _read(self, name: str, version: str | None) -> Record:
+        from azure.core.exceptions import AzureError, HttpResponseError
+
+        from secretweave.sdk.azure import unreachable
+
+        try:
+            secret = self._client.get_secret(name, version)
+        except StoreError:
+            raise
+        except HttpResponseError as error:
+            raise self._refused(error, version) from None
+        except AzureError as error:
+            raise unreachable(error, f"the vault {self._host}") from None
+        except Exception:  # noqa: BLE001 - a challenge or an answer that is none breaks the SDK in many ways
+            raise self._not_a_vault() from None
+        return self._record(secret, version)
+
+    def _record(self, secret: Any, wanted: str | None) -> Record:
+        from secretweave.select import text
+
+        about = secret.properties
+        if not about.version or (wanted and about.version.lower() != wanted.lower()):
+            raise StoreError("the vault gave another version than was asked", fix="look after what answers at its url")
+        if about.enabled is False:
+            raise _disabled()
+        now = datetime.now(UTC)
+        if not self._allow_expired and about.expires_on and about.expires_on <= now:
+            fix = "store a new version, or set spec.azurekv.allowExpired"
+            raise StoreError(f"it has expired on {_date(about.expires_on)}", fix=fix)
+        if not self._allow_expired and about.not_before and about.not_before > now:
+            fix = "wait, correct the secret's activation date, or set spec.azurekv.allowExpired"
+            raise StoreError(f"it is not valid before {_date(about.not_before)}", fix=fix)
+        return Record(SecretValue(text(secret.value)), about.version)
+
+    def _refused(self, error: Any, version: str | None) -> StoreError:
+        """An answer that is no secret, in our words. The vault's own are for the log that we do not write."""
+        from secretweave.sdk.azure import busy, can_pass
+
+        status, codes = error.status_code, _codes(error)
+        if status == 404 and "SecretNotFound" in codes:
+            return NotFound(
+                "the vault has no such secret, or no such version" if version else "the vault has no such secret",
+                why=f"{self._host} never had it, or it was deleted: one that can be recovered looks the same",
+                fix="correct the reference or its store, or add or recover the secret",
+            )
+        if "SecretDisabled" in codes:
+            return _disabled()
+        if status == 403:
+            why, fix = next(
+                (REFUSALS[code] for code in codes if code in REFUSALS), ("the identity may not read it", ROLE)
+            )
+            return Denied("the vault refuses to give it", why=why, fix=fix)
+        if status == 401 and self._login.succeeded:
+            return Denied(
+                "the vault does not accept the token",
+                why="it has been revoked, or is of another tenant or cloud than the vault",
+                fix="correct spec.azurekv.tenantID or authorityHost, or the identity",
+            )
+        if status is not None and can_pass(status):
+            return busy(status, f"the vault {self._host}")
+        if status == 400:
+            return StoreError(
+                "the vault calls the request malformed", why="it takes no such name or version", fix="correct the ref"
+            )
+        return self._not_a_vault()
+
+    def _not_a_vault(self) -> StoreError:
+        if self._login.succeeded:
+            return Unavailable(
+                f"{self._host} does not answer as a Key Vault does",
+                why="something else answers at its address",
+                fix="correct spec.azurekv.url, or the network on the way to it",
+            )
+        return Unavailable(
+            f"{self._host} does not ask for a login as a Key Vault at this address does",
+            why="something else answers there, or the vault has a DNS name of its own",
+            fix="correct spec.azurekv.url; for a DNS name of your own set verifyChallengeResource: false",
+        )
+
+
+def _codes(error: Any) -> list[str]:
+    """The codes in a Key Vault error, the innermost first; its texts stay where they are."""
+    codes: list[str] = []
+    with contextlib.suppress(Exception):
+        inner = error.response.json().get("error")
+        while isinstance(inner, dict):
+            codes.insert(0, str(inner.get("code")))
+            inner = inner.get("innererror") or inner.get("innerError")
+    return codes
+
+
+def _disabled() -> StoreError:
+    return StoreError("it is disabled", fix="enable this version of the secret, or store a new one")
+
+
+def _date(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
