@@ -176,9 +176,9 @@ class _Asking:
                 raise remote.crash
 
     def _next(self, now: float) -> float:
-        """Seconds until something can be late."""
-        ends = [since + self._times.request_seconds for remote in self._remotes for since in remote.since.values()]
-        return max(min([*ends, self._times.deadline]) - now, 0)
+        """Seconds until something can be late; what begins meanwhile, and tells nobody, cannot be so before."""
+        begun = [now, *(since for remote in self._remotes for since in remote.since.values())]
+        return max(min(min(begun) + self._times.request_seconds, self._times.deadline) - now, 0)
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         import threading
