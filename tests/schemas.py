@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from secretweave import config, stores
 from secretweave.config import configuration
-from secretweave.settings import Form, Size, key_of
+from secretweave.settings import Form, Seconds, Size, key_of
 
 FOLDER = Path(configuration.__file__).parent.parent / "schemas"
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -151,6 +151,8 @@ def spelled(value: Any, kind: Any = None) -> Any:
     """A default as one would write it."""
     if kind == Size and value % (1 << 20) == 0:
         return f"{value >> 20}MiB"
+    if kind == Seconds:
+        return f"{value:g}s"
     if hasattr(value, "_fields"):
         return {key_of(field): spelled(member) for field, member in zip(value._fields, value, strict=True)}
     return list(map(spelled, value)) if isinstance(value, tuple) else value

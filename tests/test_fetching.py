@@ -25,9 +25,7 @@ class Memory:
 
     concurrency = 4
 
-    def __init__(
-        self, steps: Mapping[str, Step] | None = None, closing: Step = nothing
-    ) -> None:
+    def __init__(self, steps: Mapping[str, Step] | None = None, closing: Step = nothing) -> None:
         self.steps = steps or {}
         self.closing = closing
         self.asked: list[str] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from secretweave import cli, errors, options
+from secretweave import cli, errors, options, stores
 from secretweave.errors import SecretweaveError
 from tests.conftest import Command
 
@@ -91,11 +91,22 @@ def test_the_two_columns_of_the_first_example(secretweave: Command, tmp_path: Pa
 
 def test_the_configuration_of_the_example_is_one(secretweave: Command, tmp_path: Path):
     (tmp_path / "config.yaml").write_text(section("Configuration").split("```yaml\n")[1].split("```")[0])
-    (tmp_path / "secrets.yaml").write_text(section("The file store").split("```yaml\n")[1].split("```")[0])
+    (tmp_path / "secrets.yaml").write_text(section("Stores").split("```yaml\n")[-1].split("```")[0])
     (tmp_path / "secrets.yaml").chmod(0o600)
     source = FIRST_LINES.replace("kind: ConfigMap", "kind: Secret") + "stringData: {a: secret:///app/key?version=1}\n"
     done = secretweave("--config", tmp_path / "config.yaml", stdin=source.encode())
     assert done.stdout.decode() == source.replace("secret:///app/key?version=1", '"first"')
+
+
+def test_the_stores_of_the_example_are_stores_of_every_type(secretweave: Command, tmp_path: Path):
+    specs, settings, _ = (each.split("```")[0] for each in section("Stores").split("```yaml\n")[1:])
+    head = "apiVersion: humanitec.io/v1alpha1\nkind: SecretStore\nmetadata: {name: s%d}\n"
+    written = "---\n".join(head % number + spec for number, spec in enumerate(specs.split("---\n")))
+    (tmp_path / "config.yaml").write_text(f"{written}---\n{settings}")
+    assert secretweave("check", "--config", tmp_path / "config.yaml", stdin=FIRST_LINES.encode()).stderr == b""
+    told = re.findall(r"^\| `(\w+)` \|", section("Stores"), re.MULTILINE)
+    assert sorted(told) == sorted(stores.types())
+    assert re.findall(r"^spec: \{(\w+):", specs, re.MULTILINE) == told
 
 
 def test_the_rules_of_the_example_are_a_configuration(secretweave: Command, tmp_path: Path):

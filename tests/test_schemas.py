@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 KINDS = {"Configuration": "configuration.json", "SecretStore": "secretstore.json"}
 CONFIGURATIONS = sorted(
-    path for path in EXAMPLES.rglob("*.yaml") if path.name == "config.yaml" or "config.d" in path.parts
+    path
+    for path in EXAMPLES.rglob("*.yaml")
+    if path.name == "config.yaml" or path.parent.name in {"config.d", "stores"}
 )
 
 
@@ -38,8 +40,9 @@ def test_the_examples_were_found():
     assert CONFIGURATIONS
 
 
-@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: str(path.relative_to(EXAMPLES)))
 def test_an_example_is_valid_and_names_its_schema(path: Path):
+    config.load(str(path), {})
     documents = [yamltree.plain(node) for node in yamltree.load(path.read_bytes())]
     for document in documents:
         validator(document["kind"]).validate(document)
@@ -49,6 +52,23 @@ def test_an_example_is_valid_and_names_its_schema(path: Path):
     ]
 
 
+VAULT = {
+    "vault": {
+        "url": "https://vault.example.com:8200",
+        "path": "secret",
+        "auth": {"tokenSecretRef": {"name": "vault-token", "key": "token"}},
+    }
+}
+AWS_KEYS = {
+    "accessKeyIDSecretRef": {"name": "aws", "key": "access_key_id"},
+    "secretAccessKeySecretRef": {"name": "aws", "key": "secret_access_key"},
+}
+AZURE = {"url": "https://shop.vault.azure.net", "tenantID": "00000000-0000-0000-0000-000000000000"}
+DEFAULT = {
+    "name": "ab",
+    "namespace": "humanitec-operator-system",
+    "labels": {"app.humanitec.io/default-store": "true"},
+}
 SPEC = {"apiVersion": "secretweave.dev/v1alpha1", "kind": "Configuration"}
 STORE = {"apiVersion": "humanitec.io/v1alpha1", "kind": "SecretStore"}
 FILE = {"file": {"path": "/s.yaml"}}
@@ -70,6 +90,12 @@ FILE = {"file": {"path": "/s.yaml"}}
         (SPEC | {"spec": {"podTemplates": [{"kind": "Rollout"}]}}, False),
         (SPEC | {"spec": {"allowEmptyInput": "yes"}}, False),
         (SPEC | {"specs": {}}, False),
+        (SPEC | {"spec": {"limits": {"deadline": "1m30s", "request": "500ms"}}}, True),
+        (SPEC | {"spec": {"limits": {"deadline": "50"}}}, False),
+        (SPEC | {"spec": {"credentials": {"from": "folder", "folder": "credentials"}}}, True),
+        (SPEC | {"spec": {"credentials": {"from": "vault"}}}, False),
+        (SPEC | {"spec": {"secretStores": {"inStream": "use", "output": "drop"}}}, True),
+        (SPEC | {"spec": {"secretStores": {"inStream": "allow"}}}, False),
         (STORE | {"metadata": {"name": "ab"}, "spec": FILE}, True),
         (STORE | {"metadata": {"name": "ab", "uid": "x"}, "spec": FILE, "status": {}}, True),
         (STORE | {"metadata": {"name": "a"}, "spec": FILE}, False),
@@ -82,6 +108,14 @@ FILE = {"file": {"path": "/s.yaml"}}
         (STORE | {"metadata": {"name": "ab"}, "spec": {"file": {}}}, False),
         (STORE | {"metadata": {"name": "ab"}, "spec": {"file": {"path": "x", "format": "toml"}}}, False),
         (STORE | {"metadata": {"name": "ab"}, "spec": {"file": {"path": "x", "mode": 1}}}, False),
+        (STORE | {"metadata": {"name": "ab"}, "spec": VAULT | {"awssm": {}}}, False),
+        # As the Humanitec Operator's documentation and its users write them.
+        (STORE | {"metadata": DEFAULT, "spec": {"awssm": {"region": "eu-west-1", "auth": {}}}}, True),
+        (STORE | {"metadata": DEFAULT, "spec": {"awssm": {"region": "eu-west-1", "auth": AWS_KEYS}}}, True),
+        (STORE | {"metadata": {"name": "ab"}, "spec": {"gcpsm": {"projectID": "shop-1234", "auth": {}}}}, True),
+        (STORE | {"metadata": {"name": "ab"}, "spec": {"azurekv": AZURE | {"auth": {}}}}, True),
+        (STORE | {"metadata": {"name": "ab"}, "spec": VAULT}, True),
+        (STORE | {"metadata": {"name": "ab"}, "spec": {"kubernetes": {"namespace": "quickstart-secrets"}}}, True),
     ],
 )
 def test_schema_and_reader_agree(tmp_path: Path, document: dict[str, Any], valid: bool):

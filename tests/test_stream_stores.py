@@ -148,7 +148,7 @@ def test_a_fault_is_told_with_its_line_in_the_stream(configured: Configured):
 def test_they_can_be_left_out_of_the_output(configured: Configured, use: str):
     secret = SECRET.format(store="local")
     done = configured.run(secret, store("prod"), secret, use=use, output="drop")
-    assert done.stdout.decode() == "---\n".join([secret, secret]).replace("secret://local/app/token", '"t0ken"')
+    assert done.stdout.decode() == f"{secret}---\n{secret}".replace("secret://local/app/token", '"t0ken"')
 
 
 def test_one_left_out_of_a_list_leaves_the_list(configured: Configured):

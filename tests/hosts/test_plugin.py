@@ -1,6 +1,7 @@
 """The plugin's folder: what its install hook makes, how its launcher finds Python, and what Helm 3 makes of it."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -40,13 +41,64 @@ def test_the_plugin_has_the_version_of_the_package(plugin: Path):
     assert f"\nversion: {secretweave.__version__}\n" in (plugin / "plugin.yaml").read_text()
 
 
-def test_the_installed_plugin_has_an_environment_of_its_own(helm4: Helm, plugin: Path):
+def pinned(lines: Iterable[str]) -> set[str]:
+    """Each `name==version`, the name as PEP 503 normalizes it."""
+    pins = (line.split()[0].partition("==") for line in lines if "==" in line)
+    return {f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}" for name, _, version in pins}
+
+
+def environment(plugin: Path) -> set[str]:
+    """What is in the environment of a plugin."""
     python = plugin / ".venv" / "bin" / "python"
     listed = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
-    lock = (plugin / "requirements.lock").read_text().splitlines()
-    locked = {line.split()[0] for line in lock if "==" in line}
-    assert set(listed.replace("ruamel.yaml.", "ruamel-yaml-").replace("ruamel.yaml", "ruamel-yaml").split()) <= locked
+    return pinned(listed.splitlines())
+
+
+def test_the_installed_plugin_has_an_environment_of_its_own(helm4: Helm, plugin: Path):
+    locks = (path.read_text().splitlines() for path in plugin.glob("requirements*.lock"))
+    found = environment(plugin)
+    assert found <= pinned(line for lock in locks for line in lock)
+    assert {"hvac", "boto3", "azure-identity", "google-cloud-secret-manager", "kubernetes"} <= {
+        each.partition("==")[0] for each in found
+    }
     assert (plugin / "secretweave" / "__pycache__").is_dir()
+
+
+def install(plugin: Path, folder: Path, extras: str) -> subprocess.CompletedProcess[str]:
+    """A copy of the plugin with an environment of these extras."""
+    shutil.copytree(plugin, folder, ignore=shutil.ignore_patterns(".venv*"))
+    environ = os.environ | {"SECRETWEAVE_EXTRAS": extras}
+    return subprocess.run([folder / "bin" / "install"], env=environ, capture_output=True, text=True, check=False)
+
+
+def test_an_environment_without_an_sdk_says_which_extra_to_install(plugin: Path, tmp_path: Path):
+    folder = tmp_path / "plugin"
+    assert install(plugin, folder, "").returncode == 0
+    assert environment(folder) <= pinned((plugin / "requirements.lock").read_text().splitlines())
+    config = tmp_path / "config.yaml"
+    config.write_text((Path(__file__).parents[2] / "examples" / "stores" / "aws.yaml").read_text())
+    done = subprocess.run(
+        [folder / "bin" / "secretweave"],
+        env={"PATH": os.environ["PATH"], "SECRETWEAVE_CONFIG": str(config)},
+        input=CONFIG_MAP.replace("ConfigMap", "Secret") + "stringData: {a: secret://aws/db}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (6, "")
+    assert "the Python package botocore is not installed" in done.stderr
+    assert "pip install 'secretweave[aws]'; for the Helm plugin: SECRETWEAVE_EXTRAS=aws plugin/bin/install" in done.stderr
+
+
+def test_the_extras_of_the_environment_can_be_named(plugin: Path, tmp_path: Path):
+    installed = install(plugin, tmp_path / "plugin", "vault aws")
+    assert installed.returncode == 0, installed.stderr
+    names = {each.partition("==")[0] for each in environment(tmp_path / "plugin")}
+    assert {"hvac", "boto3"} <= names
+    assert not {"azure-identity", "google-cloud-secret-manager", "kubernetes"} & names
+    wrong = install(plugin, tmp_path / "wrong", "vault azur")
+    assert wrong.returncode == 1
+    assert "SECRETWEAVE_EXTRAS names azur, which is none of aws, azure, gcp, kubernetes and vault" in wrong.stderr
 
 
 def test_the_launcher_works_by_path_and_through_links(helm4: Helm, plugin: Path, tmp_path: Path):

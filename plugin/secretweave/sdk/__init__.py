@@ -33,7 +33,7 @@ def load(name: str, extra: str, *, bare: Sequence[str] = ()) -> Any:
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise missing(name, extra) from None
+            raise missing(error.name, extra) from None
         raise _broken(name, extra) from None
     except ImportError:
         raise _broken(name, extra) from None
