@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,13 +70,15 @@ class Target(NamedTuple):
         return self.reached >= self.limit if self.at_least else self.reached <= self.limit
 
 
-def measure(command: list[str], file: Path, runs: int) -> Figures:
+def measure(command: list[str], file: Path, runs: int, environ: Mapping[str, str] | None = None) -> Figures:
+    """*environ*: all that the command finds in its environment; None: that of this process."""
     for attempt in (1, runs):
         done = subprocess.run(
             [sys.executable, "-I", "-S", str(HERE / "measure.py"), str(attempt), str(file), *command],
             check=True,
             capture_output=True,
             text=True,
+            env=environ,
         )
         rows = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
         if any(row[3] for row in rows):
@@ -189,8 +191,8 @@ def targets(sizes: dict[str, int], results: dict[str, dict[str, Figures]]) -> li
     return found
 
 
-def report(sizes: dict[str, int], results: dict[str, dict[str, Figures]]) -> None:
-    reached = targets(sizes, results)
+def told(reached: list[Target]) -> list[dict[str, Any]]:
+    """Prints what was reached, and which peer is missing; gives it for bench.json."""
     print("\nTargets")
     for target in reached:
         sign = ">=" if target.at_least else "<="
@@ -199,13 +201,17 @@ def report(sizes: dict[str, int], results: dict[str, dict[str, Figures]]) -> Non
     missing = [name for name in PEERS if not Path(COMMANDS[name][0]).exists()]
     if missing:
         print(f"  not compared with {' and '.join(missing)}: not built (make test-hosts builds them)")
+    return [target._asdict() | {"met": target.met} for target in reached]
+
+
+def report(sizes: dict[str, int], results: dict[str, dict[str, Figures]]) -> None:
     document: dict[str, Any] = {
         "python": sys.version.split()[0],
         "streams": {
             name: {"bytes": sizes[name], "commands": {command: it._asdict() for command, it in figures.items()}}
             for name, figures in results.items()
         },
-        "targets": [target._asdict() | {"met": target.met} for target in reached],
+        "targets": told(targets(sizes, results)),
     }
     (ROOT / "bench.json").write_text(json.dumps(document, indent=1) + "\n")
 

@@ -14,9 +14,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
-from tests.bench.run import PEER_RUNS_MAX, PEERS, ROOT, SCRIPT, Target, measure
+from tests.bench.run import COMMANDS, PEER_RUNS_MAX, PEERS, ROOT, Target, measure, told
 from tests.bench.streams import STREAMS, Stream, write
 from tests.hosts.build import path_of
 from tests.hosts.vault import VaultServer, vault
@@ -32,11 +31,7 @@ MANY = each_its_own(200, 7)
 JOBS = (each_its_own(1, 11), MANY, each_its_own(1000, 5), TYPICAL)
 LATENCIES = (0, 20)
 """Milliseconds."""
-COMMANDS = {
-    "secretweave": [SCRIPT],
-    "argocd-vault-plugin": [str(path_of("argocd-vault-plugin")), "generate", "-"],
-    "vals": [str(path_of("vals")), "eval", "-f", "-"],
-}
+TOOLS = ("secretweave", *PEERS)
 BESIDE_READS = {"token": 1, "approle": 3}
 """The least that secretweave asks beside the reads: of which version the engine is; the login, and the token's end."""
 SLOW_SECONDS = 1
@@ -108,7 +103,8 @@ def run_job(job: Stream, server: VaultServer, home: Path, environments: dict[str
     for latency in LATENCIES:
         server.latency(latency)
         for auth, environment in environments.items():
-            for tool, command in COMMANDS.items():
+            for tool in TOOLS:
+                command = COMMANDS[tool]
                 if not Path(command[0]).exists():
                     continue
                 file = home / f"{job.name}.{tool}.yaml"
@@ -116,8 +112,7 @@ def run_job(job: Stream, server: VaultServer, home: Path, environments: dict[str
                     write(job, tool, out)
                 slow = tool in PEERS and job.paths * latency / 1000 > SLOW_SECONDS
                 server.reset()
-                with mock.patch.dict(os.environ, environment, clear=True):
-                    it = measure(command, file, min(job.runs, PEER_RUNS_MAX) if slow else job.runs)
+                it = measure(command, file, min(job.runs, PEER_RUNS_MAX) if slow else job.runs, environment)
                 stats = server.stats()
                 # One run warms up, unless it is the only one.
                 runs = it.runs + 1 if it.runs > 1 else 1
@@ -153,20 +148,11 @@ def targets(rows: Iterable[Row]) -> Iterator[Target]:
 
 
 def report(rows: list[Row]) -> None:
-    print("\nTargets")
-    reached = list(targets(rows))
-    for target in reached:
-        sign = ">=" if target.at_least else "<="
-        verdict = "reached" if target.met else "MISSED"
-        print(f"  {verdict:8}{target.text}: {target.reached:.2f} ({sign} {target.limit:g})")
-    missing = [name for name in PEERS if not Path(COMMANDS[name][0]).exists()]
-    if missing:
-        print(f"  not compared with {' and '.join(missing)}: not built (make test-hosts builds them)")
     figures = ROOT / "bench.json"
     document = json.loads(figures.read_text()) if figures.exists() else {}
     document["stores"] = {
         "rows": [row._asdict() for row in rows],
-        "targets": [target._asdict() | {"met": target.met} for target in reached],
+        "targets": told(list(targets(rows))),
     }
     figures.write_text(json.dumps(document, indent=1) + "\n")
 
