@@ -52,7 +52,7 @@ def test_a_refusal_names_who_asked_and_the_policy_that_would_allow_it(server: Va
         open_it(server, environ={"VAULT_TOKEN": token}).fetch("shop/other", None)
     assert told(caught.value) == (
         "Vault does not let it be read | no policy of the token of VAULT_TOKEN allows it | "
-        'add to a policy: path "shop/data/other" { capabilities = ["read"] }'
+        'add to a policy: path "shop/data/PATH" { capabilities = ["read"] }'
     )
 
 

@@ -3,8 +3,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -738,13 +736,3 @@ def test_a_proxy_that_is_not_there_is_told_as_that(connect: Connect, monkeypatch
         connect(url="https://demo.vault.azure.net").fetch("key", None)
     assert caught.value.why == "the proxy does not lead there"
     assert "HTTPS_PROXY" in caught.value.fix
-
-
-def test_preloading_leaves_out_what_only_a_login_with_a_certificate_needs():
-    program = (
-        "import sys; from secretweave.stores import azurekv; azurekv.preload();"
-        "loaded = [n for n in ('azure.identity', 'azure.keyvault.secrets', 'cryptography.x509.base')"
-        " if n in sys.modules]; print(loaded)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "['azure.identity', 'azure.keyvault.secrets']\n"

@@ -1,6 +1,7 @@
 """How an SDK is loaded: late, quietly, without what nobody needs of it, and with a word to who lacks it."""
 
 import sys
+from _thread import RLock
 from collections.abc import Sequence
 from importlib import import_module, util
 from types import ModuleType
@@ -9,6 +10,9 @@ from typing import Any
 from secretweave.errors import StoreError
 
 _state: dict[str, bool] = {"quiet": False}
+importing = RLock()
+"""Held by who imports parts of an SDK. Python gives half-made modules to threads that import, at the same time,
+packages which need one another; and `bare` packages, and those taken out again, are seen by every thread."""
 
 
 def load(name: str, extra: str, *, bare: Sequence[str] = ()) -> Any:
@@ -18,6 +22,11 @@ def load(name: str, extra: str, *, bare: Sequence[str] = ()) -> Any:
     does not load without them (another version may need more), they are loaded after all.
     """
     quiet()
+    with importing:
+        return _load(name, extra, bare)
+
+
+def _load(name: str, extra: str, bare: Sequence[str]) -> Any:
     if bare:
         before = set(sys.modules)
         try:
@@ -37,6 +46,33 @@ def load(name: str, extra: str, *, bare: Sequence[str] = ()) -> Any:
         raise _broken(name, extra) from None
     except ImportError:
         raise _broken(name, extra) from None
+
+
+def defer(name: str) -> ModuleType | None:
+    """Puts a module in place that loads when something is first sought in it; None: it is loaded, or not there."""
+    spec = None if name in sys.modules else util.find_spec(name)
+    if spec is None or spec.loader is None:
+        return None
+    loader, lock = spec.loader, RLock()
+    begun: list[bool] = []
+    module = util.module_from_spec(spec)
+
+    def find(attribute: str) -> Any:
+        with lock:
+            if not begun:
+                begun.append(True)
+                loader.exec_module(module)
+                vars(module).pop("__getattr__", None)
+        if attribute not in vars(module):
+            raise AttributeError(attribute)
+        return vars(module)[attribute]
+
+    vars(module)["__getattr__"] = find
+    sys.modules[name] = module
+    package, _, own = name.rpartition(".")
+    if package:
+        setattr(sys.modules[package], own, module)
+    return module
 
 
 def missing(name: str, extra: str) -> StoreError:

@@ -275,7 +275,7 @@ class Aws:
             raise self._late()
 
     def _before_another_attempt(
-        self, attempts: int, response: Any = None, caught_exception: Any = None, **_: Any
+        self, attempts: int, operation: Any, response: Any = None, caught_exception: Any = None, **_: Any
     ) -> float | None:
         """Called by the SDK after each attempt, before its own rule: a number is a pause, and then another attempt."""
         import random
@@ -283,6 +283,9 @@ class Aws:
         limits = self._context.limits
         if attempts >= limits.attempts:
             return None
+        if caught_exception and "CERTIFICATE_VERIFY_FAILED" in str(caught_exception):
+            # It is no better the next time.
+            raise caught_exception
         status = response[0].status_code if response else 0
         code = response[1].get("Error", {}).get("Code", "") if response else ""
         pause = pause_max = None
@@ -295,6 +298,8 @@ class Aws:
         elif caught_exception or status >= 500 or code in THROTTLED:
             pause_max = min(2 ** (attempts - 1), PAUSE_SECONDS_MAX)
         if pause_max is not None and time.monotonic() + pause_max >= limits.deadline:
+            if status >= 400:
+                raise load("botocore.exceptions", EXTRA).ClientError(response[1], operation.name)
             raise caught_exception or self._late()
         return pause
 

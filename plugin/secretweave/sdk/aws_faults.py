@@ -106,12 +106,12 @@ class Teller(NamedTuple):
             why = "the secret access key is wrong, or this machine's clock is"
             return Denied(f"AWS does not accept the signature of {self.who}", why=why, fix=f"correct the key in {auth}")
         if code in THROTTLED or status == 429:
-            why = f"AWS answers {code if code in THROTTLED else status} after {self.attempts} attempts"
+            why = f"AWS answers {code if code in THROTTLED else status}"
             fix = "run again later, let fewer programs ask at a time, or have the account's quota raised"
             return Unavailable(f"{it} takes no more requests for now", why=why, fix=fix)
         refused = Refused(code, status, message)
         if status >= 500 and not refused.is_unsupported:
-            why = f"it answers with status {status} after {self.attempts} attempts"
+            why = f"it answers with status {status}"
             return Unavailable(f"{it} does not work", why=why, fix="run again later; see https://health.aws.amazon.com")
         if 300 <= status < 400:
             fix = f"correct spec.{self.store}.endpoint"

@@ -9,10 +9,8 @@ import random
 import re
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from importlib import util
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from secretweave.stores.base import Limits
 
 EXTRA = "azure"
-CERTIFICATES_ONLY = ("cryptography.x509", "cryptography.hazmat.primitives.serialization")
-"""What azure-identity imports for a login with a certificate: a quarter of its time, and then seldom used."""
 WRONG_NAME = frozenset({62, 64})
 OUT_OF_DATE = frozenset({9, 10})
 UNKNOWN_ISSUER = frozenset({2, 7, 18, 19, 20, 21})
@@ -34,8 +30,6 @@ UNKNOWN_ISSUER = frozenset({2, 7, 18, 19, 20, 21})
 def load() -> None:
     """Imports it. Raises StoreError: it is not installed."""
     sdk.quiet()
-    for name in CERTIFICATES_ONLY:
-        _lazily(name)
     sdk.load("azure.keyvault.secrets", EXTRA)
     sdk.load("azure.identity", EXTRA)
     sdk.load("requests", EXTRA)
@@ -235,18 +229,3 @@ def _no_time(role: str) -> Unavailable:
         why="the run's time is over",
         fix="look after the store, or raise limits.deadline in the configuration",
     )
-
-
-def _lazily(name: str) -> None:
-    """Lets a module be imported without being run, until something of it is used."""
-    parent, _, child = name.rpartition(".")
-    if name in sys.modules or not util.find_spec(parent.partition(".")[0]):
-        return
-    spec = util.find_spec(name)
-    if spec is None or spec.loader is None:
-        return
-    spec.loader = util.LazyLoader(spec.loader)
-    module = util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    setattr(sys.modules[parent], child, module)

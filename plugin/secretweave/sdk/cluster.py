@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from secretweave import __version__
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
-from secretweave.sdk import load
+from secretweave.sdk import importing, load
 from secretweave.stores.base import Limits
 
 CONCURRENCY = 16
@@ -36,7 +36,6 @@ KEY = re.compile(r"(?!\.\.)(?!\.\Z)[-._a-zA-Z0-9]{1,253}")
 PASSING = frozenset({429, 500, 502, 503, 504})
 MORE_TIME = "look after the stores, or raise limits.deadline in the configuration"
 Kind = Literal["Secret", "ConfigMap"]
-_locks: dict[str, Any] = {}
 
 
 class Object(NamedTuple):
@@ -228,9 +227,7 @@ def preload() -> None:
 
 def _module(name: str) -> Any:
     """A module of the package `kubernetes`, loaded without the models where that works."""
-    from threading import Lock
-
-    with _locks.setdefault("importing", Lock()):
+    with importing:
         try:
             client = load("kubernetes.client", EXTRA, bare=BARE)
             if not hasattr(client, "Configuration"):

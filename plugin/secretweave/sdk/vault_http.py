@@ -9,12 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from importlib import import_module, util
-from types import ModuleType
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from secretweave.errors import StoreError, Unavailable
-from secretweave.sdk import load, quiet
+from secretweave.sdk import defer, importing, load, quiet
 from secretweave.sdk.vault_connection import Connection
 from secretweave.stores.base import Limits
 
@@ -57,51 +56,23 @@ def preload() -> None:
 def _hvac() -> Any:
     """The part of hvac that is used."""
     quiet()
-    # It guesses at the character set of a text whose sender says none: not of an answer of Vault. requests asks it for
-    # its version, and loads it for that.
-    deferred = _defer("charset_normalizer")
-    if deferred is not None:
-        with suppress(ImportError, AttributeError):
-            vars(deferred)["__version__"] = import_module("charset_normalizer.version").__version__
-    try:
-        load("hvac.exceptions", "vault", bare=("hvac",))
-        # The adapters need it for exceptions that are switched off here, and it imports `inspect`.
-        _defer("hvac.utils")
-        return load("hvac.adapters", "vault", bare=("hvac",))
-    except (StoreError, AttributeError):
-        # Another version may need more of itself: then all of it, or a word about what is missing.
-        for name in [name for name in sys.modules if f"{name}.".startswith("hvac.")]:
-            del sys.modules[name]
-        return load("hvac.adapters", "vault")
-
-
-def _defer(name: str) -> ModuleType | None:
-    """Puts a module in place that loads when something is first sought in it; None: it is loaded, or not there."""
-    import threading
-
-    spec = None if name in sys.modules else util.find_spec(name)
-    if spec is None or spec.loader is None:
-        return None
-    loader, lock = spec.loader, threading.RLock()
-    begun: list[bool] = []
-    module = util.module_from_spec(spec)
-
-    def find(attribute: str) -> Any:
-        with lock:
-            if not begun:
-                begun.append(True)
-                loader.exec_module(module)
-                vars(module).pop("__getattr__", None)
-        if attribute not in vars(module):
-            raise AttributeError(attribute)
-        return vars(module)[attribute]
-
-    vars(module)["__getattr__"] = find
-    sys.modules[name] = module
-    package, _, own = name.rpartition(".")
-    if package:
-        setattr(sys.modules[package], own, module)
-    return module
+    with importing:
+        # It guesses at the character set of a text whose sender says none: not of an answer of Vault. requests asks it
+        # for its version, and loads it for that.
+        deferred = defer("charset_normalizer")
+        if deferred is not None:
+            with suppress(ImportError, AttributeError):
+                vars(deferred)["__version__"] = import_module("charset_normalizer.version").__version__
+        try:
+            load("hvac.exceptions", "vault", bare=("hvac",))
+            # The adapters need it for exceptions that are switched off here, and it imports `inspect`.
+            defer("hvac.utils")
+            return load("hvac.adapters", "vault", bare=("hvac",))
+        except (StoreError, AttributeError):
+            # Another version may need more of itself: then all of it, or a word about what is missing.
+            for name in [name for name in sys.modules if f"{name}.".startswith("hvac.")]:
+                del sys.modules[name]
+            return load("hvac.adapters", "vault")
 
 
 class Http:

@@ -185,7 +185,7 @@ class AzureStore:
         """Set when the vault's challenge is known and there is a token, or when that has failed."""
         self._first = threading.Lock()
         self._failed: StoreError | None = None
-        """Why there is no token: it holds for every secret."""
+        """Why there is no token, or none that the vault accepts: it holds for every secret."""
         self._host = host
         self._deadline = deadline
         self._allow_expired = allow_expired
@@ -200,7 +200,8 @@ class AzureStore:
             try:
                 return self._read(name, version)
             except StoreError as error:
-                self._failed = None if self._login.succeeded else error
+                if not self._login.succeeded:
+                    self._failed = error
                 raise
             finally:
                 self._ready.set()
@@ -257,11 +258,15 @@ class AzureStore:
         except StoreError:
             raise
         except HttpResponseError as error:
+            # To the SDK an answer that breaks off is one, too; it has no status.
+            if error.status_code is None:
+                raise unreachable(error, f"the vault {self._host}") from None
             raise self._refused(error, version) from None
         except AzureError as error:
             raise unreachable(error, f"the vault {self._host}") from None
-        except Exception:  # noqa: BLE001 - a challenge or an answer that is none breaks the SDK in many ways
-            raise self._not_a_vault() from None
+        except Exception as error:  # noqa: BLE001 - an answer that is none breaks the SDK in many ways
+            # It raises this very class where the challenge wants a token for another domain than the vault's.
+            raise (self._not_this_vault() if type(error) is ValueError else self._not_a_vault()) from None
         return self._record(secret, version)
 
     def _record(self, secret: Any, wanted: str | None) -> Record:
@@ -283,7 +288,7 @@ class AzureStore:
 
     def _refused(self, error: Any, version: str | None) -> StoreError:
         """An answer that is no secret, in our words. The vault's own are for the log that we do not write."""
-        from secretweave.sdk.azure import busy, can_pass
+        from secretweave.sdk.azure import again, busy, can_pass
 
         status, codes = error.status_code, _codes(error)
         if status == 404 and "SecretNotFound" in codes:
@@ -300,26 +305,30 @@ class AzureStore:
             )
             return Denied("the vault refuses to give it", why=why, fix=fix)
         if status == 401 and self._login.succeeded:
-            return Denied(
+            # The SDK has sent it twice; no other secret is asked for with it.
+            self._failed = Denied(
                 "the vault does not accept the token",
                 why="it has been revoked, or is of another tenant or cloud than the vault",
                 fix="correct spec.azurekv.tenantID or authorityHost, or the identity",
             )
+            return again(self._failed)
         if status is not None and can_pass(status):
             return busy(status, f"the vault {self._host}")
         if status == 400:
             return StoreError(
                 "the vault calls the request malformed", why="it takes no such name or version", fix="correct the ref"
             )
-        return self._not_a_vault()
+        return self._not_this_vault() if status == 401 else self._not_a_vault()
 
-    def _not_a_vault(self) -> StoreError:
-        if self._login.succeeded:
-            return Unavailable(
-                f"{self._host} does not answer as a Key Vault does",
-                why="something else answers at its address",
-                fix="correct spec.azurekv.url, or the network on the way to it",
-            )
+    def _not_a_vault(self) -> Unavailable:
+        return Unavailable(
+            f"{self._host} does not answer as a Key Vault does",
+            why="something else answers at its address, or sends elsewhere",
+            fix="correct spec.azurekv.url, or the network on the way to it",
+        )
+
+    def _not_this_vault(self) -> Unavailable:
+        """Its challenge is none, or wants a token for another domain than the vault's."""
         return Unavailable(
             f"{self._host} does not ask for a login as a Key Vault at this address does",
             why="something else answers there, or the vault has a DNS name of its own",

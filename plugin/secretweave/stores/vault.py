@@ -320,10 +320,11 @@ class VaultStore:
                 fix="give a fresh token",
             )
         doubt = f"; {target.mount.doubt}" if target.mount.doubt else ""
+        # Without the secret's own path: so all that one identity is denied in a mount is told as one fault.
         return Denied(
             "Vault does not let it be read",
             why=f"no policy of {identity} allows it{doubt}",
-            fix=f'add to a policy: path "{target.path}" {{ capabilities = ["read"] }}',
+            fix=f'add to a policy: path "{target._replace(rest="PATH").path}" {{ capabilities = ["read"] }}',
         )
 
     def _absent(self, target: Target, ref: str, version: str | None) -> NotFound:
