@@ -369,7 +369,8 @@ def test_no_authority_is_added_to_the_named_one(server: VaultServer):
     http = Http(connection, "", given.limits)
     assert http.ask(lambda adapter: adapter.get("/v1/sys/health")).status == 200
     http.close()
-    assert len(connection.security["ssl_context"].get_ca_certs()) == 1
+    assert connection.tls is not None
+    assert len(connection.tls.get_ca_certs()) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from secretweave import __version__
 from secretweave.errors import Denied, StoreError, Unavailable
-from secretweave.sdk import load
+from secretweave.sdk import load, network
 from secretweave.sdk.aws_faults import THROTTLED, Refused, Teller
 from secretweave.settings import FilePath
 from secretweave.stores.base import Context, SecretKeyRef
@@ -278,8 +278,6 @@ class Aws:
         self, attempts: int, operation: Any, response: Any = None, caught_exception: Any = None, **_: Any
     ) -> float | None:
         """Called by the SDK after each attempt, before its own rule: a number is a pause, and then another attempt."""
-        import random
-
         limits = self._context.limits
         if attempts >= limits.attempts:
             return None
@@ -292,9 +290,7 @@ class Aws:
         if status == 429 or (status == 200 and _is_empty(response[1])):
             # What the SDK does not try again: a proxy's plain 429, in older versions; and half of an answer, since it
             # takes what is no JSON for an answer that says nothing.
-            doubled = min(limits.pause_seconds * 2 ** (attempts - 1), limits.pause_seconds_max)
-            jittered = doubled * random.uniform(0.5, 1)  # noqa: S311 - it spreads requests, and guards nothing
-            pause = pause_max = _retry_after(response[0].headers) or jittered
+            pause = pause_max = _retry_after(response[0].headers) or network.pause(limits, attempts)
         elif caught_exception or status >= 500 or code in THROTTLED:
             pause_max = min(2 ** (attempts - 1), PAUSE_SECONDS_MAX)
         if pause_max is not None and time.monotonic() + pause_max >= limits.deadline:

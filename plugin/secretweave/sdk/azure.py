@@ -10,12 +10,13 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from secretweave import sdk
 from secretweave.errors import StoreError, Unavailable
+from secretweave.sdk import network
 
 if TYPE_CHECKING:
     from secretweave.stores.base import Limits
@@ -96,20 +97,11 @@ def transport(role: str, limits: "Limits", tls: ssl.SSLContext, connections: int
     import requests
     from azure.core.exceptions import AzureError
     from azure.core.pipeline.transport import RequestsTransport
-    from requests.adapters import HTTPAdapter
 
-    class Adapter(HTTPAdapter):
-        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-            super().init_poolmanager(*arguments, **options | {"ssl_context": tls})
-
-        def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-            return super().proxy_manager_for(proxy, **options | {"ssl_context": tls})
-
-        def send(self, request: Any, *arguments: Any, **options: Any) -> requests.Response:
+    class Adapter(network.adapter(EXTRA, tls)):  # type: ignore[misc]  # loaded late: Any
+        def send(self, request: Any, *arguments: Any, **options: Any) -> Any:
+            """Never by what REQUESTS_CA_BUNDLE or a setting of the SDK says."""
             return super().send(request, *arguments, **options | {"verify": True})
-
-        def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002 - as the base has it
-            conn.cert_reqs = "CERT_REQUIRED"
 
     class Transport(RequestsTransport):  # type: ignore[misc] # azure-core gives it by __getattr__, without a type
         def __init__(self) -> None:
@@ -165,7 +157,7 @@ def busy(status: int, who: str) -> Unavailable:
 
 def unreachable(error: BaseException, who: str) -> Unavailable:
     """What a failure on the network was, in words that hold nothing of the SDK's."""
-    causes = tuple(chain(error))
+    causes = tuple(network.causes(error))
     certificate = _certificate_fault(error)
     if certificate is not None:
         fix = "correct the address, or set spec.azurekv.caFile to the certificate of the authority that signed it"
@@ -195,22 +187,8 @@ def host_of(url: str) -> str | None:
     return match[1].removesuffix(":443") if match else None
 
 
-def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and everything that it was raised from or wraps."""
-    waiting, seen = [error], set()
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        named = (getattr(each, name, None) for name in ("inner_exception", "reason"))
-        wrapped = (each.__cause__, each.__context__, *named, *each.args)
-        waiting += [inner for inner in wrapped if isinstance(inner, BaseException)]
-
-
 def _certificate_fault(error: BaseException) -> ssl.SSLCertVerificationError | None:
-    return next((each for each in chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
+    return next((each for each in network.causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
 
 
 def _why_not_trusted(code: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from secretweave.errors import Denied, StoreError, Unavailable, Where
-from secretweave.sdk import azure
+from secretweave.sdk import azure, network
 
 if TYPE_CHECKING:
     from secretweave.stores.azurekv import Auth, Settings
@@ -233,7 +233,7 @@ class Login:
         # Where there is no managed identity, the ambient login asks for one in vain before it goes on.
         if trouble is not None and not (self._choice == "ambient" and METADATA_HOST in trouble.what):
             return trouble
-        text = " ".join(str(each) for each in azure.chain(error))
+        text = " ".join(str(each) for each in network.causes(error))
         code = next((each for each in re.findall(r"AADSTS([0-9]{4,8})", text) if each in LOGIN_REFUSALS), None)
         if code is None:
             why, fix = CHOICES[self._choice]

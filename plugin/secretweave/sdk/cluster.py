@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from secretweave import __version__
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
-from secretweave.sdk import importing, load
+from secretweave.sdk import importing, load, network
 from secretweave.stores.base import Limits
 
 CONCURRENCY = 16
@@ -139,7 +139,7 @@ class Cluster:
                     return response.status, response.data
                 fault = self._unavailable(f"it answers with status {response.status}")
                 pause = _retry_after(response)
-            pause = max(pause, _pause(limits, attempt))
+            pause = max(pause, network.pause(limits, attempt))
             if not can_pass or attempt >= limits.attempts or time.monotonic() + pause >= limits.deadline:
                 raise fault from None
             time.sleep(pause)
@@ -341,10 +341,3 @@ def _retry_after(response: Any) -> float:
         return float(urllib3.Retry().get_retry_after(response) or 0)
     except urllib3.exceptions.InvalidHeader:
         return 0.0
-
-
-def _pause(limits: Limits, attempt: int) -> float:
-    import random
-
-    longest: float = min(limits.pause_seconds * 2 ** (attempt - 1), limits.pause_seconds_max)
-    return longest * random.uniform(0.5, 1)  # noqa: S311 - spreads attempts out, keeps nothing secret

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from secretweave.errors import Denied, StoreError, Unavailable, Where
-from secretweave.sdk import load
+from secretweave.sdk import load, network
 from secretweave.sdk.gcp_faults import EXTRA, PASSING, asked_pause, can_pass, refused, unavailable
 from secretweave.stores.base import Limits
 
@@ -94,7 +94,7 @@ class Connector(NamedTuple):
         """Readies a requests.Session: our TLS, and nothing of what requests takes from the environment."""
         # It would put a password of ~/.netrc in the place of the token, and REQUESTS_CA_BUNDLE in that of `caFile`.
         session.trust_env = False
-        session.mount("https://", _adapter(self.tls))
+        session.mount("https://", network.adapter(EXTRA, self.tls)(CONNECTIONS, CONNECTIONS))
 
     @staticmethod
     def proxy(url: str) -> str | None:
@@ -117,21 +117,6 @@ def connector(ca_file: str | None, environ: Mapping[str, str], limits: Limits) -
         fix = "correct spec.gcpsm.caFile" if ca_file else "correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE"
         raise Unavailable("the file of CA certificates cannot be read", where=Where(bundle), fix=fix) from None
     return Connector(tls, Attempts(limits))
-
-
-def _adapter(tls: "ssl.SSLContext") -> Any:
-    class Adapter(load("requests.adapters", EXTRA).HTTPAdapter):  # type: ignore[misc]  # the SDK is loaded late: Any
-        def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
-            super().init_poolmanager(*arguments, ssl_context=tls, **more)
-
-        def proxy_manager_for(self, *arguments: Any, **more: Any) -> Any:
-            return super().proxy_manager_for(*arguments, ssl_context=tls, **more)
-
-        def cert_verify(self, conn: Any, *_: Any) -> None:
-            # The context knows its authorities; requests would read all of them anew, 13 ms for each connection.
-            conn.cert_reqs = "CERT_REQUIRED"
-
-    return Adapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS)
 
 
 class LoginRequest:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from secretweave.errors import StoreError
-from secretweave.sdk import load
+from secretweave.sdk import load, network
 from secretweave.settings import FilePath
 from secretweave.stores.base import Context, Limits, SecretKeyRef
 
@@ -51,11 +51,13 @@ class Connection(NamedTuple):
     verified: bool
     trust: str
     """Whose certificates are taken, in words."""
-    security: Mapping[str, Any]
-    """What urllib3 is told of TLS."""
+    tls: "ssl.SSLContext | None"
+    """None: there is none."""
+    server_name: str
+    """What the certificate must be for; empty: the host."""
 
     def transport(self, limits: Limits) -> Any:
-        return _transport(self.security, limits)
+        return _transport(self.tls, self.server_name, limits)
 
 
 def variable(environ: Mapping[str, str], name: str) -> str:
@@ -69,15 +71,13 @@ def connection_of(url: str | None, tls: Tls, context: Context) -> Connection:
     shown = f"{address.scheme}://{address.netloc}{address.path}".rstrip("/")
     proxied_by, proxy = _proxy(address, context.environ)
     trust, verified = "", True
-    security: dict[str, Any] = {}
+    security, server_name = None, ""
     if address.scheme == "https":
         verified = not _skips(tls, context, shown)
-        security["ssl_context"], trust = _security(tls, context, verified=verified)
+        security, trust = _security(tls, context, verified=verified)
         server_name = tls.server_name or variable(context.environ, "TLS_SERVER_NAME")
-        if server_name:
-            security["server_hostname"] = server_name
     host = address.hostname or ""
-    return Connection(address.scheme, host, shown, proxy, proxied_by, verified, trust, security)
+    return Connection(address.scheme, host, shown, proxy, proxied_by, verified, trust, security, server_name)
 
 
 def _address(url: str) -> SplitResult:
@@ -202,20 +202,9 @@ def _trust_machine(security: "ssl.SSLContext") -> None:
         security.load_verify_locations(cafile=load("certifi", "vault").where())
 
 
-def _transport(security: Mapping[str, Any], limits: Limits) -> Any:
-    from requests.adapters import HTTPAdapter
-
-    class Transport(HTTPAdapter):
-        """requests' own, with the TLS that we made and the time that there is."""
-
-        def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
-            super().init_poolmanager(connections, maxsize, block, **options, **security)
-
-        def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-            return super().proxy_manager_for(proxy, **options, **security)
-
-        def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-            """The context has said it all; requests would add certifi's authorities to the one that is trusted."""
+def _transport(tls: "ssl.SSLContext | None", server_name: str, limits: Limits) -> Any:
+    class Transport(network.adapter("vault", tls, server_name=server_name)):  # type: ignore[misc]  # loaded late: Any
+        """Bounded by the time that there is."""
 
         def send(
             self,
@@ -225,7 +214,7 @@ def _transport(security: Mapping[str, Any], limits: Limits) -> Any:
             verify: Any = True,
             cert: Any = None,
             proxies: Any = None,
-        ) -> "requests.Response":
+        ) -> Any:
             left = max(limits.deadline - time.monotonic(), 0.001)
             return super().send(request, stream, min(timeout, limits.attempt_seconds, left), verify, cert, proxies)
 

@@ -7,13 +7,13 @@ No request is redirected: a standby's 307 leads to another host, and requests wo
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from secretweave.errors import StoreError, Unavailable
-from secretweave.sdk import defer, importing, load, quiet
+from secretweave.sdk import defer, importing, load, network, quiet
 from secretweave.sdk.vault_connection import Connection
 from secretweave.stores.base import Limits
 
@@ -123,7 +123,7 @@ class Http:
                 if response.status_code not in MAY_PASS - last_word:
                     return self._answer(response)
                 failure, again, after = self._trouble(response), True, _retry_after(response)
-            pause = max(_pause(attempt, self._limits), after)
+            pause = max(network.pause(self._limits, attempt), after)
             if not again or attempt == self._limits.attempts or time.monotonic() + pause >= self._limits.deadline:
                 raise failure
             time.sleep(pause)
@@ -192,7 +192,7 @@ class Http:
         import requests
         from urllib3 import exceptions
 
-        causes = tuple(_causes(error))
+        causes = tuple(network.causes(error))
 
         def find(*classes: type[BaseException]) -> Any:
             return next((each for each in causes if isinstance(each, classes)), None)
@@ -245,27 +245,6 @@ class Http:
                 "set spec.vault.tls.certFile and keyFile (VAULT_CLIENT_CERT, VAULT_CLIENT_KEY)",
             )
         return self._down("no TLS connection came about", "look after the server's TLS settings")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all that it was made of: requests and urllib3 keep causes in `args` and `reason` too."""
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        parts = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
-        waiting += [part for part in parts if isinstance(part, BaseException)]
-
-
-def _pause(attempt: int, limits: Limits) -> float:
-    import random
-
-    longest = min(limits.pause_seconds * 2.0 ** (attempt - 1), limits.pause_seconds_max)
-    return longest * random.uniform(0.5, 1)  # noqa: S311 - to spread requests, not to guess at
 
 
 def _retry_after(response: Any) -> float:
