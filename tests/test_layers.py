@@ -77,6 +77,7 @@ FOREIGN = (
     Foreign(
         "concurrent.* threading", "fetching stores stores/* sdk/* credentials", True, "only a remote store needs it"
     ),
+    Foreign("requests requests.* urllib3 urllib3.*", "sdk/*", True, "below the SDKs: what is wrong with a connection"),
     Foreign("hvac hvac.*", "stores/vault sdk/vault*", True, "an SDK belongs to its store"),
     Foreign(
         "boto3 boto3.* botocore botocore.*", "stores/awssm stores/awsssm sdk/aws", True, "an SDK belongs to its stores"
