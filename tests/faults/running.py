@@ -217,6 +217,8 @@ def deny_one(adapter: Adapter, folder: Path, authority: Authority) -> None:
 def interrupt(adapter: Adapter, folder: Path, authority: Authority, number: signal.Signals) -> tuple[int, float]:
     """The exit code of a run that waits for a store, and the seconds between the signal and its end."""
     promise = Promise("requests are never answered", lambda _: [Rule(Hang())])
+    # Where the tests run in the background SIGINT is ignored, which the command would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with (
         front(adapter, promise, folder, authority) as (at, proxy, _),
         start(folder, document("shop", adapter.spec(at)) + settings("{request: 30s}"), adapter.environ(at)) as process,

@@ -44,7 +44,7 @@ def test_the_plugin_has_the_version_of_the_package(plugin: Path):
 def pinned(lines: Iterable[str]) -> set[str]:
     """Each `name==version`, the name as PEP 503 normalizes it."""
     pins = (line.split()[0].partition("==") for line in lines if "==" in line)
-    return {f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}" for name, _, version in pins}
+    return {f"{re.sub(r'[-_.]+', '-', name.partition('[')[0]).lower()}=={version}" for name, _, version in pins}
 
 
 def environment(plugin: Path) -> set[str]:

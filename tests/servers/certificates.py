@@ -25,14 +25,30 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """Writes its certificate to `ca.pem` in *folder*, and issues others beside it."""
+    """Writes its certificate to `ca.pem` in *folder*, and issues others beside it.
 
-    def __init__(self, folder: Path) -> None:
+    *identifiers*: do they tell which key signed which? Python 3.13 wants it by default, and some authorities do not.
+    """
+
+    def __init__(self, folder: Path, *, identifiers: bool = True) -> None:
         self._folder = folder
+        self._identifiers = identifiers
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
         constraints = x509.BasicConstraints(ca=True, path_length=None)
         certificate = self._builder(self._name, self._key.public_key()).add_extension(constraints, critical=True)
+        signs = x509.KeyUsage(
+            digital_signature=True,
+            key_cert_sign=True,
+            crl_sign=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            encipher_only=False,
+            decipher_only=False,
+        )
+        certificate = certificate.add_extension(signs, critical=True)
         self.certificate = folder / "ca.pem"
         signed = certificate.sign(self._key, hashes.SHA256())
         self.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
@@ -60,4 +76,9 @@ class Authority:
         now = dt.datetime.now(dt.UTC)
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key)
         builder = builder.serial_number(x509.random_serial_number())
-        return builder.not_valid_before(now - DAY).not_valid_after(now + 30 * DAY)
+        builder = builder.not_valid_before(now - DAY).not_valid_after(now + 30 * DAY)
+        if not self._identifiers:
+            return builder
+        own = x509.SubjectKeyIdentifier.from_public_key(key)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return builder.add_extension(own, critical=False).add_extension(issuer, critical=False)

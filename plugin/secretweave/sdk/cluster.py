@@ -60,6 +60,8 @@ class Cluster:
         self._server = f"{url.host}:{url.port}" if url.port else f"{url.host}"
         self._secure = url.scheme == "https"
         self._pool = _module("kubernetes.client.rest").RESTClientObject(configuration).pool_manager
+        if self._secure and configuration.verify_ssl:
+            self._pool.connection_pool_kw["ssl_context"] = _tls(configuration)
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """One object, by one GET. Raises NotFound, Denied, Unavailable or another StoreError."""
@@ -311,6 +313,22 @@ def _use_proxy(configuration: Any, server: Any, proxy: str | None, environ: Mapp
             login = None
         if login:
             configuration.proxy_headers = urllib3.util.make_headers(proxy_basic_auth=login)
+
+
+def _tls(configuration: Any) -> Any:
+    """As urllib3 makes it, without what Python 3.13 demands beside trust: EKS' authority names no key identifiers.
+
+    https://github.com/kubernetes-client/python/issues/2394
+    """
+    import ssl
+
+    from urllib3.util.ssl_ import create_urllib3_context
+
+    context = create_urllib3_context()
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if not configuration.ssl_ca_cert:
+        context.load_default_certs()
+    return context
 
 
 def _document(body: bytes) -> dict[str, Any]:
