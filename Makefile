@@ -3,9 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
-# With extras: pip before 24 takes `a[b]` for unpinned where the lock names `a`, once a newer `a` is out.
 LOCK := $(PYTHON) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-	--only-binary :all: --no-emit-index-url --no-emit-find-links --no-annotate --no-strip-extras --custom-compile-command 'make lock'
+	--only-binary :all: --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
 
 EXTRAS := aws azure gcp kubernetes vault
 
