@@ -150,6 +150,25 @@ def test_a_store_that_is_down_is_found_once():
     assert len(store.asked) <= store.concurrency
 
 
+def test_a_store_that_is_down_is_not_waited_for():
+    """Another request to it may hang for long."""
+    asked, end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        asked.set()
+        end.wait(20)
+
+    def down() -> None:
+        asked.wait(5)
+        raise Unavailable("down")
+
+    begin = time.monotonic()
+    (answers,) = ask(errand(Memory({"a": hang, "b": down}), "a b"))
+    assert time.monotonic() - begin < 2
+    assert set(told(answers).values()) == {"Unavailable: down"}
+    end.set()
+
+
 def test_what_was_read_before_a_store_went_down_counts():
     reading = threading.Event()
 

@@ -242,6 +242,7 @@ class _Asking:
                 if down is not None:
                     # The others would find the same: a store that is down is found once.
                     remote.end(down)
+                    self._changed.notify_all()
         if last:
             self._close(remote, store)
 
