@@ -27,7 +27,7 @@ test: venv ## lint, types and tests, on every declared Python that is here and w
 .PHONY: test-hosts
 test-hosts: venv ## tests with the real Helm 3 and 4, Kubernetes API, Vault and SOPS, built by Go (cold: half an hour)
 	@$(PYTHON) tests/hosts/build.py
-	@$(PYTHON) -m pytest --quiet tests/hosts
+	@$(PYTHON) -m pytest --quiet --numprocesses=2 tests/hosts
 
 .PHONY: bench
 bench: venv ## speed and memory of generated streams, and of stores behind a network, beside the peers; writes bench.json
