@@ -662,7 +662,7 @@ class TestFaults:
     def test_what_gives_answers_without_a_login_is_no_vault(self, azure: Azure, connect: Connect):
         azure.rules = [Rule(Answer(401, b"basic", {"WWW-Authenticate": "Basic"}))]
         # Before 4.9 the SDK itself breaks on such a challenge.
-        with pytest.raises(Unavailable, match="does not (ask for a login|answer) as a Key Vault"):
+        with pytest.raises(Unavailable, match=r"does not (ask for a login|answer) as a Key Vault"):
             connect().fetch("key", None)
         assert azure.logins() == 0
 
