@@ -433,11 +433,10 @@ def test_a_client_certificate_is_shown_where_one_is_demanded(tmp_path: Path, oth
                 continue
             with pytest.raises(Unavailable) as caught:
                 store.fetch("secret/db", None)
-            # In TLS 1.3 the refusal comes after the handshake: the reset behind it can be quicker than the word.
+            # In TLS 1.3 the refusal comes after the handshake; a busy machine can see less of it.
             assert caught.value.why in {
                 "it demands a client certificate, or refuses ours",
-                "the connection broke off",
-                "nothing came for 5 s",
+                "no TLS connection came about",
             }
 
 

@@ -140,7 +140,7 @@ class Cluster:
                 if response.status not in PASSING:
                     return response.status, response.data
                 fault = self._unavailable(f"it answers with status {response.status}")
-                pause = _retry_after(response)
+                pause = network.retry_after(response.headers)
             pause = max(pause, network.pause(limits, attempt))
             if not can_pass or attempt >= limits.attempts or time.monotonic() + pause >= limits.deadline:
                 raise fault from None
@@ -349,13 +349,3 @@ def _object(document: dict[str, Any]) -> Object:
     if document["kind"] == "ConfigMap":
         data |= {key: value.encode() for key, value in (document.get("data") or {}).items()}
     return Object(str(document["metadata"]["resourceVersion"]), data)
-
-
-def _retry_after(response: Any) -> float:
-    """The seconds that the server asks to wait; 0: it says none."""
-    import urllib3
-
-    try:
-        return float(urllib3.Retry().get_retry_after(response) or 0)
-    except urllib3.exceptions.InvalidHeader:
-        return 0.0

@@ -1,6 +1,6 @@
 """What the stores that speak HTTP share: connections with our TLS, the pause before another attempt, causes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from secretweave.sdk import load
@@ -41,6 +41,18 @@ def pause(limits: Limits, attempt: int) -> float:
 
     longest = min(limits.pause_seconds * 2 ** (attempt - 1), limits.pause_seconds_max)
     return float(longest * random.uniform(0.5, 1))  # noqa: S311 - it spreads requests, and guards nothing
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """The seconds that an answer asks to wait; 0: it asks for none."""
+    from urllib3 import exceptions
+    from urllib3.util.retry import Retry
+
+    text = headers.get("Retry-After")
+    try:
+        return float(Retry().parse_retry_after(text)) if text else 0.0
+    except (exceptions.HTTPError, ValueError, OverflowError):
+        return 0.0
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

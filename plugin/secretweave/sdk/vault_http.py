@@ -122,7 +122,7 @@ class Http:
             else:
                 if response.status_code not in MAY_PASS - last_word:
                     return self._answer(response)
-                failure, again, after = self._trouble(response), True, _retry_after(response)
+                failure, again, after = self._trouble(response), True, network.retry_after(response.headers)
             pause = max(network.pause(self._limits, attempt), after)
             if not again or attempt == self._limits.attempts or time.monotonic() + pause >= self._limits.deadline:
                 raise failure
@@ -245,16 +245,3 @@ class Http:
                 "set spec.vault.tls.certFile and keyFile (VAULT_CLIENT_CERT, VAULT_CLIENT_KEY)",
             )
         return self._down("no TLS connection came about", "look after the server's TLS settings")
-
-
-def _retry_after(response: Any) -> float:
-    """The seconds that the server asks for, or 0."""
-    from urllib3 import exceptions
-    from urllib3.util.retry import Retry
-
-    text = response.headers.get("Retry-After")
-    try:
-        seconds = float(Retry().parse_retry_after(text)) if text else 0.0
-    except (exceptions.HTTPError, ValueError, OverflowError):
-        return 0.0
-    return seconds

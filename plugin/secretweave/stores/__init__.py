@@ -1,6 +1,7 @@
 """Finds the store modules by name without importing them, and opens a store."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -42,11 +43,9 @@ def preload(kinds: Iterable[str]) -> None:
 
     def work() -> None:
         for each in found:
-            try:
+            # A fault is told when the store is opened, if it is; the next store may be well.
+            with suppress(StoreError):
                 each()
-            except StoreError:
-                # Told when the store is opened, if it is.
-                return
 
     threading.Thread(target=work, daemon=True).start()
 
