@@ -200,7 +200,7 @@ class Http:
         if found := find(ssl.SSLCertVerificationError):
             return self._not_trusted(found.verify_code), False
         if found := find(ssl.SSLError):
-            return self._no_tls(found.reason or ""), False
+            return self._no_tls("EOF" if isinstance(found, ssl.SSLEOFError) else found.reason or ""), False
         if isinstance(error, ValueError):
             return self._no_answer("a redirect that cannot be read"), False
         if find(exceptions.ProxyError):
@@ -243,5 +243,11 @@ class Http:
             return self._down(
                 "it demands a client certificate, or refuses ours",
                 "set spec.vault.tls.certFile and keyFile (VAULT_CLIENT_CERT, VAULT_CLIENT_KEY)",
+            )
+        if reason == "EOF":
+            # Behind a refusal in TLS 1.3, which comes after the handshake, a busy machine sees only the end.
+            return self._down(
+                "it ended the connection in TLS: it may demand a client certificate, or refuse ours",
+                "set spec.vault.tls.certFile and keyFile (VAULT_CLIENT_CERT, VAULT_CLIENT_KEY), or mend the network",
             )
         return self._down("no TLS connection came about", "look after the server's TLS settings")
