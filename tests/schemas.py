@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from secretweave import config, stores
 from secretweave.config import configuration
-from secretweave.settings import Form, Seconds, Size, key_of
+from secretweave.forms import Form, Seconds, Size
+from secretweave.settings import key_of
 
 FOLDER = Path(configuration.__file__).parent.parent / "schemas"
 DIALECT = "http://json-schema.org/draft-07/schema#"

@@ -5,7 +5,8 @@ import pytest
 
 from secretweave import settings, yamltree
 from secretweave.errors import SecretweaveError
-from secretweave.settings import Count, FilePath, Place, Seconds, Size
+from secretweave.forms import Count, FilePath, Seconds, Size
+from secretweave.settings import Place
 
 
 class Auth(NamedTuple):

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from secretweave import __version__
 from secretweave.errors import Denied, StoreError, Unavailable
+from secretweave.forms import FilePath
 from secretweave.sdk import load, network
 from secretweave.sdk.aws_faults import THROTTLED, Refused, Teller
-from secretweave.settings import FilePath
 from secretweave.stores.base import Context, SecretKeyRef
 
 CONCURRENCY = 16

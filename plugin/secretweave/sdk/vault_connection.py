@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from secretweave.errors import StoreError
+from secretweave.forms import FilePath
 from secretweave.sdk import load, network
-from secretweave.settings import FilePath
 from secretweave.stores.base import Context, Limits, SecretKeyRef
 
 if TYPE_CHECKING:

@@ -27,8 +27,9 @@ import re
 from typing import Annotated, NamedTuple
 
 from secretweave.errors import NotFound, StoreError
+from secretweave.forms import Form
 from secretweave.model import Record, SecretValue
-from secretweave.settings import Form, nearest
+from secretweave.settings import nearest
 from secretweave.stores.base import Context, Store
 
 LOCAL = True

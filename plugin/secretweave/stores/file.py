@@ -60,8 +60,9 @@ import stat
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from secretweave.errors import Denied, InputError, NotFound, StoreError, Unavailable, Where
+from secretweave.forms import FilePath, Size
 from secretweave.model import Record, SecretFields, SecretValue
-from secretweave.settings import FilePath, Size, nearest
+from secretweave.settings import nearest
 from secretweave.stores.base import Context, SecretKeyRef, Store
 
 LOCAL = True
