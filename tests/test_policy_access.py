@@ -29,17 +29,24 @@ def use(
     return Use(reference, SHOP, Address(SHOP.id, ref, None), where, api_version, kind, namespace, "x", field, sink)
 
 
-def refused(rules: Policy, *found: Use, identity: str | None = None) -> list[str]:
-    faults, _ = access.uses(found, identity, rules)
+def refused(rules: Policy, *found: Use, identity: str | None = None, destination: str | None = None) -> list[str]:
+    faults, _ = access.uses(found, identity, rules, destination)
     assert all(fault.where == found[0].where and fault.why and fault.fix for fault in faults)
     return [fault.what for fault in faults]
 
 
-def rule(*, ids: str | None = None, ns: str | None = None, under: str | None = None, store: str = "shop") -> StoreRule:
+def rule(
+    *,
+    ids: str | None = None,
+    ns: str | None = None,
+    under: str | None = None,
+    to: str | None = None,
+    store: str = "shop",
+) -> StoreRule:
     def names(text: str | None) -> tuple[str, ...] | None:
         return None if text is None else tuple(text.split())
 
-    return StoreRule(store, names(ids), names(ns), names(under))
+    return StoreRule(store, names(ids), names(ns), names(under), names(to))
 
 
 UNKNOWN = "shop:team/a may be read from some namespaces only, and that of this object is unknown"
@@ -178,6 +185,110 @@ def test_no_namespace_opens_what_the_identity_may_not(
         before = refused(Policy(stores=tuple(bound)), found, identity=identity)
         after = refused(Policy(stores=tuple(rules)), found, identity=identity)
         assert after or not before
+
+
+NOWHERE = "a run without a destination may not read shop:team/a"
+NOT_TO = "the destination namespace {} may not read shop:team/a"
+
+
+@pytest.mark.parametrize(
+    ("rules", "identity", "destination", "namespace", "expected"),
+    [
+        # Exactly, and never without one.
+        ([rule(to="web api")], None, "web", None, ""),
+        ([rule(to="web")], "team-a", "we", "web", NOT_TO.format("we")),
+        ([rule(to="we w* web2 WEB")], "team-a", "web", "web", NOT_TO.format("web")),
+        ([rule(to="")], "team-a", "web", "web", NOT_TO.format("web")),
+        ([rule(to="web")], "team-a", None, "web", NOWHERE),
+        ([rule(to="web")], None, None, "web", NOWHERE),
+        # With an identity: both.
+        ([rule(ids="team-a", to="web")], "team-a", "web", "x", ""),
+        ([rule(ids="team-a", to="web")], "team-a", "api", "web", NOT_TO.format("api")),
+        ([rule(ids="team-a", to="web")], "team-b", "web", "web", "the identity team-b may not read shop:team/a"),
+        ([rule(ids="team-a", to="web")], None, None, "web", "a run without an identity may not read shop:team/a"),
+        ([rule(ids="team-a", to="web")], "team-a", None, "web", NOWHERE),
+        # A manifest's namespace cannot stand in for it, it can only narrow.
+        ([rule(to="web"), rule(ns="web")], None, "api", "web", NOT_TO.format("api")),
+        ([rule(to="web"), rule(ns="web")], None, "web", "api", "the namespace api may not read shop:team/a"),
+        ([rule(to="web"), rule(ns="web")], None, "web", "web", ""),
+        ([rule(to="web", ns="web")], None, "web", "web", ""),
+        ([rule(to="web", ns="web")], None, "web", "api", "the namespace api may not read shop:team/a"),
+        ([rule(to="web", ns="web")], None, "api", "web", NOT_TO.format("api")),
+        # Each with its own.
+        ([rule(to="web"), rule(to="api", ns="api")], None, "web", "x", ""),
+        ([rule(to="web"), rule(to="api", ns="api")], None, "api", "x", "the namespace x may not read shop:team/a"),
+        ([rule(ids="team-a"), rule(to="web")], "team-b", "web", "x", ""),
+        ([rule(ids="team-a"), rule(to="web")], "team-b", "api", "x", NOT_TO.format("api")),
+        ([rule(ids="team-a"), rule(to="web")], "team-a", "api", "x", ""),
+        # A rule that binds nothing opens what it covers.
+        ([rule(to="web"), rule(under="team")], None, None, None, ""),
+        ([rule(to="web"), rule(under="x")], None, None, None, NOWHERE),
+        ([rule(to="web", under="x")], None, "web", None, "shop:team/a is under no prefix that may be read"),
+    ],
+)  # fmt: skip
+def test_who_may_read_by_destination(
+    rules: list[StoreRule], identity: str | None, destination: str | None, namespace: str | None, expected: str
+):
+    rules_ = Policy(stores=tuple(rules))
+    found = refused(rules_, use(namespace=namespace), identity=identity, destination=destination)
+    assert found == ([expected] if expected else [])
+
+
+def test_a_rule_of_a_destination_says_where_it_holds():
+    faults, _ = access.uses([use()], "ci", Policy(stores=(rule(to="web"),)))
+    assert [fault.fix for fault in faults] == [
+        "such a rule holds under Argo CD only, for an Application with spec.destination.namespace"
+    ]
+
+
+DESTINED = st.lists(st.builds(StoreRule, st.just("shop"), NAMES, SPACES, PREFIXES, SPACES), min_size=1, max_size=4)
+
+
+@given(DESTINED, st.data(), WHO, SPACE, SPACE, REFS)
+def test_to_name_destinations_as_well_can_only_narrow(
+    rules: list[StoreRule],
+    data: st.DataObject,
+    identity: str | None,
+    destination: str | None,
+    namespace: str | None,
+    ref: str,
+):
+    index = data.draw(st.integers(0, len(rules) - 1))
+    others = [*rules[:index], *rules[index + 1 :]]
+    one = rules[index]._replace(destinations=None)
+    binds = any(each.identities is not None or each.destinations is not None for each in others)
+    if one.identities is None and one.namespaces is not None and binds:
+        return  # it begins to bind: the next test
+    narrower = one._replace(destinations=data.draw(SPACES.filter(lambda names: names is not None)))
+    who = {"identity": identity, "destination": destination}
+    before = refused(Policy(stores=(*others, one)), use(ref, namespace=namespace), **who)
+    after = refused(Policy(stores=(*others, narrower)), use(ref, namespace=namespace), **who)
+    assert after or not before
+
+
+@given(DESTINED, SPACE, REFS, st.sampled_from(["web", "api"]))
+def test_a_rule_that_names_destinations_is_like_one_that_names_identities(
+    rules: list[StoreRule], namespace: str | None, ref: str, name: str
+):
+    """Of namespaces alone a rule narrows the others; with either beside them it is a grant of its own."""
+    by_destination = [each._replace(identities=None) for each in rules]
+    by_identity = [each._replace(identities=each.destinations, destinations=None) for each in rules]
+    found = use(ref, namespace=namespace)
+    assert bool(refused(Policy(stores=tuple(by_destination)), found, destination=name)) == bool(
+        refused(Policy(stores=tuple(by_identity)), found, identity=name)
+    )
+
+
+@given(DESTINED, SPACE, REFS, SPACE)
+def test_no_run_reads_what_only_others_are_allowed(
+    rules: list[StoreRule], namespace: str | None, ref: str, destination: str | None
+):
+    """Whatever a manifest says: where each rule names identities, the one that reads is among them."""
+    bound = [each._replace(identities=each.identities or ()) for each in rules]
+    if not refused(Policy(stores=tuple(bound)), use(ref, namespace=namespace), identity="ci", destination=destination):
+        assert any("ci" in (each.identities or ()) for each in bound)
+    stranger = {"identity": "team-x", "destination": destination}
+    assert refused(Policy(stores=tuple(bound)), use(ref, namespace=namespace), **stranger)
 
 
 # Kinds.

@@ -30,6 +30,8 @@ class Run(NamedTuple):
     identity: str | None = None
     """As the host vouches for it; policy rules are bound to it."""
     allow_empty: bool = False
+    destination: str | None = None
+    """The namespace of the Application's destination, as Argo CD vouches for it; None: there is none, or no Argo CD."""
 
 
 def weave(sources: Sources, out: BinaryIO, config: Config, run: Run, outside: Outside) -> Findings:
@@ -88,7 +90,7 @@ def _find(
             )
         )
     faults += found.faults
-    refused, warnings = policy.check(found.kinds, found.uses, found.resources, rules, run.identity)
+    refused, warnings = policy.check(found.kinds, found.uses, found.resources, rules, run.identity, run.destination)
     _raise(sorted([*faults, *refused], key=_place))
     for where, text in (*found.warnings, *warnings):
         warn(f"{where}: {text}")

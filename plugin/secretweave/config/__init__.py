@@ -40,7 +40,7 @@ class Config(NamedTuple):
     def store(self, name: str, namespace: str | None) -> StoreConfig:
         """The store *name* (empty: the default store) for an object in *namespace* (None: unknown).
 
-        Raises BadReference.
+        Raises BadReference; ConfigError or PolicyError, if it is one that this run cannot or may not use.
         """
         return lookup.find(self.stores, name, namespace, self.settings.operator_namespace)
 

@@ -5,8 +5,9 @@ Its JSON Schema, for editors, is schemas/configuration.json.
 
 from typing import Literal, NamedTuple
 
+from secretweave.argocd.settings import ArgoCD
+from secretweave.forms import Count, FilePath, Seconds, Size
 from secretweave.policy.settings import Policy
-from secretweave.settings import Count, FilePath, Seconds, Size
 
 
 class References(NamedTuple):
@@ -95,3 +96,5 @@ class Settings(NamedTuple):
     policy: Policy = Policy()
     limits: Limits = Limits()
     report: Report = Report()
+    argocd: ArgoCD = ArgoCD()
+    """Only for the commands of `secretweave argocd`."""

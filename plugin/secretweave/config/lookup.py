@@ -6,18 +6,35 @@ label on a store of an environment is ignored. None or two of them is an error o
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from secretweave.errors import BadReference
+from secretweave.errors import BadReference, SecretweaveError
 from secretweave.model import StoreConfig
 from secretweave.settings import nearest
+
+
+class Unusable(NamedTuple):
+    """In the place of a store's settings: why no run like this one may use it, or can."""
+
+    error: type[SecretweaveError]
+    what: str
+    why: str
+    fix: str
 
 
 def find(stores: Iterable[StoreConfig], name: str, namespace: str | None, operator_namespace: str) -> StoreConfig:
     """The store *name* (empty: the default store) for an object in *namespace* (None: unknown).
 
-    Raises BadReference.
+    Raises BadReference; or what is wrong with a store that is there and Unusable: no other one stands in for it.
     """
-    stores = tuple(stores)
+    found = _find(tuple(stores), name, namespace, operator_namespace)
+    if isinstance(found.settings, Unusable):
+        error, what, why, fix = found.settings
+        raise error(what, why=why, fix=fix)
+    return found
+
+
+def _find(stores: tuple[StoreConfig, ...], name: str, namespace: str | None, operator_namespace: str) -> StoreConfig:
     shared = [store for store in stores if is_shared(store, operator_namespace)]
     if not name:
         return _default(shared)

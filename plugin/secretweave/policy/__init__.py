@@ -20,11 +20,16 @@ def concerns(api_version: str, kind: str, rules: Policy) -> bool:
 
 
 def check(
-    kinds: Iterable[Kind], uses: Iterable[Use], resources: Iterable[Resource], rules: Policy, identity: str | None
+    kinds: Iterable[Kind],
+    uses: Iterable[Use],
+    resources: Iterable[Resource],
+    rules: Policy,
+    identity: str | None,
+    destination: str | None = None,
 ) -> tuple[list[PolicyError], list[tuple[Where, str]]]:
-    """Every fault by any rule, and what is allowed but should be known."""
+    """Every fault by any rule, and what is allowed but should be known; *identity* and *destination* as in a Run."""
     refused = (access.kind(api_version, kind, where, rules) for api_version, kind, where in kinds)
-    of_uses, warnings = access.uses(uses, identity, rules)
+    of_uses, warnings = access.uses(uses, identity, rules, destination)
     of_graph = restricted.check(resources, rules.restricted)
     faults = [*(fault for fault in refused if fault), *of_uses, *of_graph.faults]
     return faults, [*warnings, *of_graph.warnings]

@@ -8,6 +8,8 @@ from secretweave.errors import PolicyError, Where
 from secretweave.model import Use
 from secretweave.policy.settings import Policy, StoreRule
 
+ASK = "ask who owns the configuration"
+
 
 def refuses_kind(api_version: str, kind: str, rules: Policy) -> bool:
     return any(
@@ -23,7 +25,7 @@ def kind(api_version: str, kind: str, where: Where, rules: Policy) -> PolicyErro
         f"the kind {kind} ({api_version}) may not pass",
         where=where,
         why="policy.refusedKinds of the configuration names it",
-        fix="take the object out, or ask who owns the configuration",
+        fix=f"take the object out, or {ASK}",
     )
 
 
@@ -80,8 +82,12 @@ def _pattern(field: str) -> str:
     return '"' + any_item.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def read(use: Use, identity: str | None, rules: Policy) -> PolicyError | None:
-    """The fault of a read that is not allowed to the run's identity, or to the manifest's namespace."""
+def read(use: Use, identity: str | None, rules: Policy, destination: str | None = None) -> PolicyError | None:
+    """The fault of a read that is not allowed to the run's identity and destination, or to the manifest's namespace.
+
+    To name destinations as well makes a rule narrower. Only one that names namespaces alone, beside rules that bind,
+    becomes more by it: it is then one that binds, as with identities.
+    """
     own = [rule for rule in rules.stores if rule.store == use.store.name]
     if not own:
         unruled = rules.unruled_stores or ("refuse" if rules.stores else "allow")
@@ -93,45 +99,59 @@ def read(use: Use, identity: str | None, rules: Policy) -> PolicyError | None:
             why="the policy allows reads by the ref's prefix, and such a ref may mean another path",
             fix="write the ref without `//`, `.` and `..`",
         )
-    allowing = [rule for rule in own if _allows(rule, use, identity)]
-    if any(rule.identities is None and rule.namespaces is None for rule in allowing):
+    covering = [rule for rule in own if _covers(rule, use)]
+    fitting = [rule for rule in covering if _fits_host(rule, identity, destination)]
+    allowing = [rule for rule in fitting if rule.namespaces is None or use.namespace in rule.namespaces]
+    if any(not _binds(rule) and rule.namespaces is None for rule in allowing):
         return None
-    by_identity = any(rule.identities is not None for rule in own)
-    by_namespace = any(rule.identities is None and rule.namespaces is not None for rule in own)
+    by_host = any(_binds(rule) for rule in own)
+    by_namespace = any(not _binds(rule) and rule.namespaces is not None for rule in own)
     if (
         allowing
-        and (not by_identity or any(rule.identities is not None for rule in allowing))
+        and (not by_host or any(_binds(rule) for rule in allowing))
         and (not by_namespace or any(rule.namespaces is not None for rule in allowing))
     ):
         return None
-    return _not_allowed(use, identity, [rule for rule in own if _covers(rule, use)], by_identity=by_identity)
+    if covering and by_host and not any(_binds(rule) for rule in fitting):
+        return _not_bound(use, identity, destination, [rule for rule in covering if _binds(rule)])
+    return _not_allowed(use, covering)
 
 
-def _not_allowed(use: Use, identity: str | None, covering: list[StoreRule], *, by_identity: bool) -> PolicyError:
-    """Says by what a read fails: its ref, else the identity, else the namespace."""
-    ask = "ask who owns the configuration"
+def _binds(rule: StoreRule) -> bool:
+    """Does the rule name what the host vouches for?"""
+    return rule.identities is not None or rule.destinations is not None
+
+
+def _fits_host(rule: StoreRule, identity: str | None, destination: str | None) -> bool:
+    return (rule.identities is None or identity in rule.identities) and (
+        rule.destinations is None or destination in rule.destinations
+    )
+
+
+def _not_bound(use: Use, identity: str | None, destination: str | None, binding: list[StoreRule]) -> PolicyError:
+    """Says by what a read fails for which the host must vouch: the identity, else the destination."""
+    if any(_fits_host(rule._replace(destinations=None), identity, None) for rule in binding):
+        if destination is None:
+            fix = "such a rule holds under Argo CD only, for an Application with spec.destination.namespace"
+            return _refused(use, f"a run without a destination may not read {use.reference}", fix)
+        return _refused(use, f"the destination namespace {destination} may not read {use.reference}", ASK)
+    if identity is None:
+        fix = "pass --identity; the rules of this store are bound to it"
+        return _refused(use, f"a run without an identity may not read {use.reference}", fix)
+    return _refused(use, f"the identity {identity} may not read {use.reference}", ASK)
+
+
+def _not_allowed(use: Use, covering: list[StoreRule]) -> PolicyError:
+    """Says by what a read fails: its ref, else the namespace."""
     if not covering:
-        return _refused(use, f"{use.reference} is under no prefix that may be read", ask)
-    if by_identity and not any(identity in (rule.identities or ()) for rule in covering):
-        if identity is None:
-            fix = "pass --identity; the rules of this store are bound to it"
-            return _refused(use, f"a run without an identity may not read {use.reference}", fix)
-        return _refused(use, f"the identity {identity} may not read {use.reference}", ask)
+        return _refused(use, f"{use.reference} is under no prefix that may be read", ASK)
     if use.namespace is None:
         return _refused(
             use,
             f"{use.reference} may be read from some namespaces only, and that of this object is unknown",
             "pass --namespace (Helm: --post-renderer-args --namespace=NAME), or write metadata.namespace",
         )
-    return _refused(use, f"the namespace {use.namespace} may not read {use.reference}", ask)
-
-
-def _allows(rule: StoreRule, use: Use, identity: str | None) -> bool:
-    return (
-        (rule.identities is None or identity in rule.identities)
-        and (rule.namespaces is None or use.namespace in rule.namespaces)
-        and _covers(rule, use)
-    )
+    return _refused(use, f"the namespace {use.namespace} may not read {use.reference}", ASK)
 
 
 def _covers(rule: StoreRule, use: Use) -> bool:
@@ -155,18 +175,18 @@ def _unruled(use: Use) -> PolicyError:
         f"the store {use.store.name} may not be read",
         where=use.where,
         why="no rule of policy.stores in the configuration names it",
-        fix="ask who owns the configuration",
+        fix=ASK,
     )
 
 
 def uses(
-    found: Iterable[Use], identity: str | None, rules: Policy
+    found: Iterable[Use], identity: str | None, rules: Policy, destination: str | None = None
 ) -> tuple[list[PolicyError], list[tuple[Where, str]]]:
     """The faults of the references, and a warning for each value that may stand outside a Secret."""
     faults: list[PolicyError] = []
     warnings = []
     for use in found:
-        judged = (native(use, rules) or place(use, rules), read(use, identity, rules))
+        judged = (native(use, rules) or place(use, rules), read(use, identity, rules, destination))
         own = [fault for fault in judged if fault is not None]
         faults += own
         if not own and use.sink == "elsewhere":

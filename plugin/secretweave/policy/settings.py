@@ -54,18 +54,24 @@ class StoreRule(NamedTuple):
     """Who may read what of a store. As soon as one rule names a store, only what a rule allows can be read of it.
 
     A rule allows what fits all that it names; an empty list fits nobody, nothing. Where a rule of the store names
-    identities, one that does must allow the read; where a rule names namespaces alone, one that names namespaces must,
-    too: a manifest, which chooses its namespace, can only narrow. A rule that names neither allows everybody.
+    identities or destinations, for which the host vouches, one that does must allow the read; where a rule names
+    namespaces alone, one that names namespaces must, too: a manifest, which chooses its namespace, can only narrow. A
+    rule that names none of the three allows everybody.
+
+    Under Argo CD `{project}` and `{namespace}` (of the destination) may stand in namespaces, destinations and prefixes.
     """
 
     store: str
     """The store's name, exactly."""
     identities: tuple[str, ...] | None = None
-    """Exact names, as given by --identity. Left out: any."""
+    """Exact names, as given by --identity; under Argo CD, of AppProjects. Left out: any."""
     namespaces: tuple[str, ...] | None = None
-    """Exact names. Left out: any."""
+    """Of manifests, exact names. Left out: any."""
     prefixes: tuple[str, ...] | None = None
     """Of the ref, by whole path segments: `team/a` allows `team/a/db`, not `team/ab`. Left out: any ref."""
+    destinations: tuple[str, ...] | None = None
+    """The Application's destination namespace under Argo CD, as Argo CD vouches for it, exact names; without Argo CD
+    they fit nothing. Who may deploy where, the AppProject says. Left out: any."""
 
 
 class ValuePlace(NamedTuple):

@@ -4,11 +4,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from secretweave.errors import Denied, StoreError, Unavailable
+from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.model import Record
 from secretweave.sdk.aws import CONCURRENCY, Aws
-from secretweave.sdk.aws_faults import Refused
-from secretweave.stores.base import Outcome, Wanted
+from secretweave.sdk.aws_faults import DENIED, Refused
+from secretweave.stores.base import PROBE, Outcome, Wanted
 
 
 class Spot(NamedTuple):
@@ -100,6 +100,17 @@ class BatchingStore:
             # Each may be read, so it is the request for several that may not be made.
             self._batching = False
         return [found[each] if each in found else rest[each] for each in batch]
+
+    def probe(self) -> None:
+        try:
+            self.read(Wanted(PROBE, None))
+        except NotFound:
+            pass
+        except Denied as denied:
+            # What AWS itself denies, it denies to somebody whose signature it has accepted.
+            refusal = denied.__context__
+            if not isinstance(refusal, Refused) or refusal.code not in DENIED:
+                raise
 
     def close(self) -> None:
         self.aws.close()

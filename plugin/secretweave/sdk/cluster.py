@@ -78,11 +78,7 @@ class Cluster:
         resource = f"{kind.lower()}s"
         status, body = self._ask(f"{self._configuration.host}/api/v1/namespaces/{namespace}/{resource}/{name}")
         if status == 401:
-            raise Denied(
-                "the API server does not accept the credentials",
-                why=f"those of {self._identity} are wrong or have expired",
-                fix="renew them",
-            )
+            raise self._unknown()
         if status == 403:
             raise Denied(
                 f"the API server denies reading {kind}s in the namespace `{namespace}`",
@@ -96,21 +92,43 @@ class Cluster:
                 fix="correct the reference, or the namespace of the SecretStore",
             )
         if status != 200 or document.get("kind") != kind:
-            raise Unavailable(
-                "what answers is not the Kubernetes API",
-                why=f"{self._server} gave something else than a {kind} (status {status})",
-                fix="correct the address of the API server",
-            )
+            raise self._not_the_api(f"a {kind}", status)
         try:
             return _object(document)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StoreError(f"the API server gave no readable {kind}", fix="look at it with kubectl") from None
+
+    def probe(self) -> None:
+        """Raises StoreError: no answer, or the API server does not know who asks.
+
+        What it serves it tells to all whom it knows: the ClusterRole system:discovery.
+        https://kubernetes.io/docs/reference/access-authn-authz/rbac/#discovery-roles
+        """
+        status, body = self._ask(f"{self._configuration.host}/api/v1")
+        if status in {401, 403}:
+            raise self._unknown()
+        if status != 200 or _document(body).get("kind") != "APIResourceList":
+            raise self._not_the_api("a list of resources", status)
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._pool.clear()
             self._release()
+
+    def _unknown(self) -> Denied:
+        return Denied(
+            "the API server does not accept the credentials",
+            why=f"those of {self._identity} are wrong or have expired",
+            fix="renew them",
+        )
+
+    def _not_the_api(self, wanted: str, status: int) -> Unavailable:
+        return Unavailable(
+            "what answers is not the Kubernetes API",
+            why=f"{self._server} gave something else than {wanted} (status {status})",
+            fix="correct the address of the API server",
+        )
 
     def _ask(self, url: str) -> tuple[int, bytes]:
         """The status and the body, after what can pass has been given time to."""

@@ -15,6 +15,8 @@ STATUSES = frozenset(
 """The codes of google.rpc.Code that an error may name."""
 STATE = re.compile(r"Secret Version \[[^\]]*\] is in (DISABLED|DESTROYED) state")
 """How a FAILED_PRECONDITION tells the state of a version; it can also be of a key in Cloud KMS."""
+GRANT = "grant the identity roles/secretmanager.secretAccessor on the secret, or correct the reference"
+"""To an identity that is known, and to whom nothing else stands in the way."""
 REFUSALS = {
     "invalid_grant": "its key, token or subject token is revoked, expired or of another account, or the clock is wrong",
     "invalid_client": "the client of the credentials is deleted or disabled",
@@ -135,7 +137,7 @@ def denied(reason: str, project_name: str, who: str) -> Denied:
     return Denied(
         f"reading it in {project} is denied (PERMISSION_DENIED)",
         why=f"{who} lacks secretmanager.versions.access, or there is no such secret or project",
-        fix="grant the identity roles/secretmanager.secretAccessor on the secret, or correct the reference",
+        fix=GRANT,
     )
 
 

@@ -3,18 +3,21 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from secretweave.errors import Denied, StoreError
+from secretweave.errors import Denied, StoreError, Unavailable
+from secretweave.forms import FilePath
 from secretweave.sdk.vault_connection import variable
 from secretweave.sdk.vault_http import Answer, Http, Send
-from secretweave.settings import FilePath
 from secretweave.stores.base import Context, SecretKeyRef
 
 SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
 CREDENTIAL_BYTES_MAX = 64 << 10
 CLOSING_SECONDS = 1.5
+RENEWED_AFTER = 2 / 3
+"""Of a token's time: what is left is for trying again while Vault does not answer."""
+RETRY_SECONDS_MIN = 1.0
 
 
 class AppRole(NamedTuple):
@@ -72,10 +75,17 @@ class Way(NamedTuple):
 class Token:
     """A token that a request may carry. Everything in it changes under the lock of its Tokens."""
 
-    def __init__(self, value: str, *, ends: float | None = None, uses: int = 0, revocable: bool = False) -> None:
+    def __init__(self, value: str, *, uses: int = 0, revocable: bool = False) -> None:
         self.value = value
-        self.ends = ends
-        """On time.monotonic's clock."""
+        self.ends: float | None = None
+        """On time.monotonic's clock, like the next one."""
+        self.due = 0.0
+        """When it is to be renewed, or has too little time left for a lease."""
+        self.seconds = 0
+        """Its time when it was last given one."""
+        self.renewable = False
+        self.renews = False
+        """A renewal is under way."""
         self.revocable = revocable
         self.uses = uses
         """At first; 0: as many as one likes."""
@@ -89,6 +99,9 @@ class Token:
     def reading(self, url: str, parameters: Mapping[str, str]) -> Send:
         return lambda adapter: adapter.get(url, headers=self._headers(), params=parameters)
 
+    def renewing(self) -> Send:
+        return lambda adapter: adapter.post("/v1/auth/token/renew-self", headers=self._headers(), json={})
+
     def revoking(self) -> Send:
         return lambda adapter: adapter.post(
             "/v1/auth/token/revoke-self", headers=self._headers(), timeout=CLOSING_SECONDS
@@ -96,6 +109,13 @@ class Token:
 
     def _headers(self) -> dict[str, str]:
         return {"X-Vault-Token": self.value} if self.value else {}
+
+    def lives(self, seconds: int, begin: float) -> None:
+        """Vault gives it so many seconds, counted from *begin*."""
+        self.seconds, self.ends, self.due = seconds, begin + seconds, begin + seconds * RENEWED_AFTER
+
+    def wanes(self) -> bool:
+        return self.ends is not None and time.monotonic() >= self.due
 
     def is_over(self) -> bool:
         return self.ends is not None and time.monotonic() >= self.ends
@@ -111,14 +131,19 @@ class Token:
 
 
 class Tokens:
-    """Gives each request its token; logs in when there is none that serves, once for all who wait for it."""
+    """Gives each request its token; logs in when there is none that serves, once for all who wait for it.
 
-    def __init__(self, http: Http, way: Way) -> None:
+    *lasting*: for many runs. A token with leases that ends then fails none of them: what it was asked for is out long
+    ago. But no lease is asked for with a token that wanes and cannot be renewed.
+    """
+
+    def __init__(self, http: Http, way: Way, *, lasting: bool = False) -> None:
         import threading
 
         self.identity = way.identity
         self.has_none = way.log_in is None and not way.token
         self._http = http
+        self._lasting = lasting
         self._log_in = way.log_in
         self._lock = threading.Lock()
         self._token = None if way.log_in else Token(way.token)
@@ -129,17 +154,52 @@ class Tokens:
     def take(self, *, leasing: bool = False, counts: bool = True) -> Token:
         """A token for one request. *leasing*: its answer may have a lease; *counts*: it is one of the token's uses."""
         with self._lock:
-            if self._refused:
-                raise self._refused
-            if any(each.leased and each.is_over() for each in self._made):
-                self._lose_leases()
-            token = self._token
-            if token is None or not token.serves(leasing=leasing):
-                token = self._token = self._fresh()
-            if counts and token.uses:
-                token.left -= 1
-            token.reserved |= leasing
-            return token
+            token = self._serving(leasing=leasing)
+            if token.renews or not token.renewable or not token.wanes():
+                return self._spent(token, leasing=leasing, counts=counts)
+            token.renews = True
+        # Who else reads meanwhile does so with the time that is left.
+        self._renew(token)
+        with self._lock:
+            return self._spent(self._serving(leasing=leasing), leasing=leasing, counts=counts)
+
+    def _serving(self, *, leasing: bool) -> Token:
+        """The present token, or a new one. Under the lock."""
+        if self._refused:
+            raise self._refused
+        ended = [each for each in self._made if each.is_over()]
+        if any(each.leased for each in ended):
+            self._lose_leases()
+        token = self._token
+        fades = leasing and self._lasting and token is not None and token.wanes() and not token.renewable
+        if token is None or fades or not token.serves(leasing=leasing):
+            token = self._token = self._fresh()
+            self._made = [each for each in self._made if each not in ended]
+        return token
+
+    def _spent(self, token: Token, *, leasing: bool, counts: bool) -> Token:
+        if counts and token.uses:
+            token.left -= 1
+        token.reserved |= leasing
+        return token
+
+    def _renew(self, token: Token) -> None:
+        """Where it cannot be renewed it serves until it ends; then there is a new login."""
+        begin = time.monotonic()
+        answer = None
+        try:
+            answer = self._http.ask(token.renewing())
+        except Unavailable:
+            # That is the read's to tell, if it finds the same.
+            pass
+        finally:
+            with self._lock:
+                token.renews = False
+                if answer is not None:
+                    _renewed(token, answer, begin)
+                elif token.ends is not None:
+                    now = time.monotonic()
+                    token.due = now + max((token.ends - now) / 3, RETRY_SECONDS_MIN)
 
     def took(self, token: Token, answer: Answer) -> bool:
         """Notes what the answer to a request says of its token; True: ask again, with another one.
@@ -181,7 +241,10 @@ class Tokens:
             if token.revocable and not token.leased and not token.is_over() and (not token.uses or token.left):
                 self._http.try_once(token.revoking())
 
-    def _lose_leases(self) -> NoReturn:
+    def _lose_leases(self) -> None:
+        """Raises StoreError, unless what the leases were for is long done."""
+        if self._lasting:
+            return
         self._refused = StoreError(
             "the token ended during the run, and the credentials that Vault made for it with it",
             fix="let the tokens of the role live longer (token_ttl, token_max_ttl)",
@@ -223,13 +286,29 @@ def _token(answer: Answer, identity: str, begin: float) -> Token:
             "Vault wants a second factor for the login", why=f"{identity} is bound to one", fix="use a role without it"
         )
     seconds, uses = auth.get("lease_duration"), auth.get("num_uses")
-    return Token(
+    token = Token(
         one_line(value, "Vault's answer to the login"),
-        ends=begin + seconds if isinstance(seconds, int) and seconds else None,
         uses=uses if isinstance(uses, int) else 0,
         # A batch token is nowhere stored, and cannot be revoked.
         revocable=auth.get("token_type") != "batch",
     )
+    if isinstance(seconds, int) and seconds:
+        token.lives(seconds, begin)
+        # A renewal would cost one of its uses.
+        token.renewable = auth.get("renewable") is True and not token.uses
+    return token
+
+
+def _renewed(token: Token, answer: Answer, begin: float) -> None:
+    auth = answer.body.get("auth")
+    seconds = auth.get("lease_duration") if answer.status < 400 and isinstance(auth, dict) else None
+    if not isinstance(seconds, int) or not seconds:
+        token.renewable = False
+        return
+    # Less than before: its longest time is near, and there is no more to be had.
+    token.renewable = seconds >= token.seconds
+    token.proved = True
+    token.lives(seconds, begin)
 
 
 def way_of(auth: Auth, context: Context) -> Way:

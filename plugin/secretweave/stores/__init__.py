@@ -34,6 +34,13 @@ def is_local(kind: str) -> bool:
     return getattr(_module(kind), "LOCAL", False)
 
 
+def words(config: StoreConfig) -> frozenset[str]:
+    """What may stand as a whole segment in a ref of this store without being a part of the secret's name."""
+    module = _module(config.type)
+    found: frozenset[str] = module.words(config.settings) if hasattr(module, "words") else frozenset()
+    return found
+
+
 def preload(kinds: Iterable[str]) -> None:
     """Begins, in a thread of its own, to import what stores of these types will need, one after the other."""
     found = [_module(kind).preload for kind in kinds if hasattr(_module(kind), "preload")]

@@ -60,9 +60,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
+from secretweave.forms import FilePath
 from secretweave.model import Record, SecretValue
-from secretweave.settings import FilePath
-from secretweave.stores.base import Context, SecretKeyRef, Store
+from secretweave.stores.base import PROBE, Context, Limits, SecretKeyRef, Store
 
 if TYPE_CHECKING:
     import threading
@@ -168,14 +168,14 @@ def connect(settings: Settings, context: Context) -> Store:
         retry_policy=azure.retry_policy(limits),
         permit_redirects=False,
     )
-    return AzureStore(client, login, ready, host, limits.deadline, allow_expired=settings.allow_expired)
+    return AzureStore(client, login, ready, host, limits, allow_expired=settings.allow_expired)
 
 
 class AzureStore:
     concurrency = CONCURRENCY
 
     def __init__(
-        self, client: Any, login: "Login", ready: "threading.Event", host: str, deadline: float, *, allow_expired: bool
+        self, client: Any, login: "Login", ready: "threading.Event", host: str, limits: Limits, *, allow_expired: bool
     ) -> None:
         import threading
 
@@ -187,7 +187,7 @@ class AzureStore:
         self._failed: StoreError | None = None
         """Why there is no token, or none that the vault accepts: it holds for every secret."""
         self._host = host
-        self._deadline = deadline
+        self._limits = limits
         self._allow_expired = allow_expired
         self._closed = False
 
@@ -205,12 +205,21 @@ class AzureStore:
                 raise
             finally:
                 self._ready.set()
-        self._ready.wait(max(self._deadline - time.monotonic(), 0))
+        self._ready.wait(max(self._limits.deadline - time.monotonic(), 0))
         if self._failed is not None:
             from secretweave.sdk.azure import again
 
             raise again(self._failed)
         return self._read(name, version)
+
+    def probe(self) -> None:
+        try:
+            self.fetch(PROBE, None)
+        except NotFound:
+            pass
+        except Denied as denied:
+            if self._failed is not None or denied.fix != ROLE:
+                raise
 
     def close(self) -> None:
         if not self._closed:

@@ -10,16 +10,23 @@ and may have
 
     LOCAL = True                                       asked in the main thread: it answers from memory or disk
     def preload() -> None                              imports its SDK, which may happen while the input is still read
+    def words(settings: Settings) -> frozenset[str]    segments of a ref that are no part of a secret's name, where one
+                                                       secret has several spellings: no tenant may be called like that
 
 `connect` imports the SDK (through secretweave.sdk), not the module: start-up counts. A new store adds one file, and no
 line elsewhere.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from secretweave.errors import StoreError
 from secretweave.model import Record, StoreConfig
+
+if TYPE_CHECKING:
+    import threading
 
 Outcome = Record | StoreError
 
@@ -47,6 +54,17 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Gives back what the store holds; raises nothing. More than one call is allowed, a fetch after it is not."""
+
+
+PROBE = "secretweave-doctor-probe"
+"""No secret is called so."""
+
+
+class ProbedStore(Store, Protocol):
+    """A store that can say whether it answers, and knows who asks, without a secret being read."""
+
+    def probe(self) -> None:
+        """For `doctor`. Raises StoreError: no answer, or no login; that something may not be read is neither."""
 
 
 class BatchStore(Store, Protocol):
@@ -80,6 +98,40 @@ class Limits(NamedTuple):
     pause_seconds_max: float = 2.0
 
 
+class CallLimits(Limits):
+    """The limits of a store that outlives the run which opened it: their deadline is that of the call under way.
+
+    It is told for each thread, since several runs ask at once; where no call is, a thread has the time of one. So a
+    store reads `limits.deadline` when it needs it, and never keeps the number.
+    """
+
+    def __new__(cls, seconds: float, attempt_seconds: float) -> Self:
+        """*seconds*: the longest that one call may take."""
+        import threading
+
+        limits = super().__new__(cls, 0.0, attempt_seconds=attempt_seconds)
+        limits.seconds = seconds
+        limits._call = threading.local()
+        return limits
+
+    seconds: float
+    _call: "threading.local"
+
+    @property
+    def deadline(self) -> float:
+        ends: float = getattr(self._call, "ends", 0.0) or time.monotonic() + self.seconds
+        return ends
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """One call of the store, in this thread."""
+        self._call.ends = time.monotonic() + self.seconds
+        try:
+            yield
+        finally:
+            self._call.ends = 0.0
+
+
 class Context(NamedTuple):
     """What a store may use of the run, beside its own settings."""
 
@@ -93,3 +145,4 @@ class Context(NamedTuple):
     credential: Callable[[SecretKeyRef], str]
     """The text of a credential Secret's key, from where the configuration says. Raises StoreError."""
     limits: Limits
+    """Its deadline may be another one the next time that it is read: CallLimits."""

@@ -43,12 +43,12 @@ Errors: https://cloud.google.com/apis/design/errors, reasons: google/api/error_r
 import re
 from typing import Annotated, Any, NamedTuple
 
-from secretweave.errors import NotFound, StoreError
+from secretweave.errors import Denied, NotFound, StoreError
+from secretweave.forms import FilePath, Form
 from secretweave.model import Record, SecretValue
 from secretweave.sdk import gcp, gcp_faults, load
 from secretweave.sdk.gcp_faults import EXTRA
-from secretweave.settings import FilePath, Form
-from secretweave.stores.base import Context, SecretKeyRef, Store
+from secretweave.stores.base import PROBE, Context, SecretKeyRef, Store
 
 _PROJECT = r"(?:[a-z0-9.-]{1,100}:)?[a-z0-9][a-z0-9-]{0,62}"
 _LOCATION = r"[a-z][a-z0-9-]{1,62}"
@@ -120,6 +120,11 @@ def preload() -> None:
     _api()
 
 
+def words(_settings: Settings) -> frozenset[str]:
+    """A full name, `projects/P/locations/L/secrets/S/versions/V`, reaches every project."""
+    return frozenset({"projects", "locations", "secrets", "versions"})
+
+
 def connect(settings: Settings, context: Context) -> Store:
     """Logs in. Raises StoreError."""
     connector = gcp.connector(settings.ca_file, context.environ, context.limits)
@@ -187,6 +192,18 @@ class GoogleStore:
             # Raised here, where it does not keep what was caught, and with that the answer.
             raise outcome
         return outcome
+
+    def probe(self) -> None:
+        if not self._project:
+            # Each ref names its own, and the login was made already.
+            return
+        try:
+            self.fetch(PROBE, None)
+        except NotFound:
+            pass
+        except Denied as denied:
+            if denied.fix != gcp_faults.GRANT:
+                raise
 
     def close(self) -> None:
         self._closed = True

@@ -43,8 +43,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from secretweave.errors import NotFound, StoreError
+from secretweave.forms import FilePath, Form
 from secretweave.model import Record, SecretFields, SecretValue
-from secretweave.settings import FilePath, Form
 from secretweave.stores.base import BatchStore, Context, Outcome, Wanted
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class Target(NamedTuple):
     kind: Literal["Secret", "ConfigMap"]
     name: str
     key: str | None
+
+
+def words(_settings: Settings) -> frozenset[str]:
+    """`configmap/NAME` is a ConfigMap, whosever it is."""
+    return frozenset({"configmap"})
 
 
 def connect(settings: Settings, context: Context) -> BatchStore:
@@ -129,6 +134,9 @@ class KubernetesStore:
         target = self._target(batch[0].ref)
         found = self._cluster.get(target.kind, self._settings.namespace, target.name)
         return [self._outcome(found, each) for each in batch]
+
+    def probe(self) -> None:
+        self._cluster.probe()
 
     def close(self) -> None:
         self._cluster.close()

@@ -44,7 +44,8 @@ error.
 
 **version**: the number of a KV 2 version; other engines have none.
 
-A token that a login gave is revoked at the end of the run, unless a lease hangs on it; a given one is left as it is.
+A token that a login gave is renewed, if it may be, when two thirds of its time are over and it is still in use. It is
+revoked at the end of the run, unless a lease hangs on it; a given one is left as it is.
 
 Least permission, for `secret/app/db` of a KV 2: `path "secret/data/app/db" { capabilities = ["read"] }`.
 
@@ -63,7 +64,7 @@ from secretweave.sdk import vault_http
 from secretweave.sdk.vault_connection import POOL, Tls, connection_of, variable
 from secretweave.sdk.vault_http import Answer, Http
 from secretweave.sdk.vault_login import Auth, Tokens, is_unknown, way_of
-from secretweave.stores.base import Context, Store, Wanted
+from secretweave.stores.base import CallLimits, Context, Store, Wanted
 
 preload = vault_http.preload
 
@@ -81,6 +82,11 @@ class Settings(NamedTuple):
     """Each secret is this field of it; None: all its fields."""
 
 
+def words(settings: Settings) -> frozenset[str]:
+    """`data/app` and, with a path, `PATH/data/app` mean what `app` means, wherever the engine is a KV 2."""
+    return frozenset({"data", *(settings.path or "").strip("/").split("/")})
+
+
 def connect(settings: Settings, context: Context) -> Store:
     """Asks Vault nothing yet: the login and the look-ups come with the first secret."""
     namespace = (settings.namespace or variable(context.environ, "NAMESPACE")).strip("/")
@@ -90,7 +96,8 @@ def connect(settings: Settings, context: Context) -> Store:
         )
     way = way_of(settings.auth, context)
     http = Http(connection_of(settings.url, settings.tls, context), namespace, context.limits)
-    return VaultStore(http, Tokens(http, way), settings, namespace)
+    tokens = Tokens(http, way, lasting=isinstance(context.limits, CallLimits))
+    return VaultStore(http, tokens, settings, namespace)
 
 
 LOOK_UP = "sys/internal/ui/mounts/"
@@ -173,6 +180,12 @@ class VaultStore:
         if answer.status >= 400:
             raise self._fault(target, ref, version, answer)
         return self._record(target.mount, answer.body.get("data"))
+
+    def probe(self) -> None:
+        answer = self._get("auth/token/lookup-self")
+        # A policy may keep a token from looking at itself; Vault knows it then all the same.
+        if answer.status >= 400 and (self._tokens.has_none or answer.status != 403 or is_unknown(answer)):
+            raise self._denied(Target(Mount("", ""), ""), answer)
 
     def close(self) -> None:
         self._tokens.close()
