@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 LOCK := $(PYTHON) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--only-binary :all: --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
 
-EXTRAS := aws azure gcp kubernetes vault
+EXTRAS := argocd aws azure gcp kubernetes vault
 
 .PHONY: help
 help: ## this list
@@ -30,9 +30,10 @@ test-hosts: venv ## tests with the real Helm 3 and 4, Kubernetes API, Vault and 
 	@$(PYTHON) -m pytest --quiet --numprocesses=2 tests/hosts
 
 .PHONY: bench
-bench: venv ## speed and memory of generated streams, and of stores behind a network, beside the peers; writes bench.json
+bench: venv ## speed and memory beside the peers: generated streams, stores behind a network, Argo CD; writes bench.json
 	@$(PYTHON) -m tests.bench.run
 	@$(PYTHON) -m tests.bench.stores
+	@$(PYTHON) -m tests.bench.argocd
 
 .PHONY: lint
 lint: venv ## ruff and mypy

@@ -1,4 +1,4 @@
-"""`python -m secretweave`, and the console script: a plain render starts without click, all else with it."""
+"""`python -m secretweave`, and the console script: a plain render, and Argo CD's, start without click."""
 
 import gc
 import os
@@ -19,7 +19,7 @@ def main() -> NoReturn:
         from secretweave import commands
 
         commands.main()
-    code = cli.run(request, cli.render)
+    code = cli.run(request, cli.QUICK[request.command])
     sys.stderr.flush()
     # All is written and flushed: taking the interpreter down in order would be a tenth of a small run.
     os._exit(code)

@@ -4,22 +4,27 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 from secretweave import options, report
-from secretweave.errors import ConfigError, InputError, SecretweaveError
+from secretweave.errors import ConfigError, Faults, InputError, SecretweaveError
 from secretweave.options import Request
 from secretweave.reading import Readable
 
 if TYPE_CHECKING:
+    from secretweave.argocd.generate import Host
     from secretweave.config import Config
     from secretweave.model import Use
     from secretweave.pipeline import Run
 
-    Work = Callable[[Request, Config], None]
+    Load = Callable[[], Config]
+    """Reads the configuration, when it is needed. Raises ConfigError, or Faults of several."""
+    Work = Callable[[Request, Load], int | None]
+    """Gives the exit code; None: 0."""
 
+STARTED = time.monotonic()
 INTERRUPTED = 130
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h."""
@@ -46,12 +51,17 @@ def run(request: Request, work: "Work") -> int:
     """Does the work; turns whatever goes wrong into a report on stderr and an exit code."""
     report_file = request.report
     cause: BaseException
-    try:
+
+    def load() -> "Config":
+        nonlocal report_file
         from secretweave import config
 
         loaded = config.load(request.config, os.environ)
         report_file = report_file or loaded.settings.report.file
-        work(request, loaded)
+        return loaded
+
+    try:
+        done = work(request, load)
         sys.stdout.flush()
     except SecretweaveError as error:
         code, text, cause = error.exit_code, report.faults(error), error
@@ -68,7 +78,7 @@ def run(request: Request, work: "Work") -> int:
         code, cause = INTERNAL_ERROR, error
         text = f"secretweave: internal error ({type(error).__name__}): please report it, with what --debug prints\n"
     else:
-        return 0
+        return done or 0
     _tell(text + (report.frames(cause) if request.debug else ""), report_file)
     return code
 
@@ -78,11 +88,12 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def render(request: Request, config: "Config") -> None:
+def render(request: Request, load: "Load") -> None:
     """`secretweave render`: manifests in, final manifests out."""
     from secretweave import memory, pipeline, stores
     from secretweave.outputs import Outside
 
+    config = _bound(request, load)
     memory.protect()
     out = sys.stdout.buffer
     seconds = config.settings.limits.deadline
@@ -98,31 +109,105 @@ def render(request: Request, config: "Config") -> None:
         )
 
 
-def check(request: Request, config: "Config") -> None:
+def check(request: Request, load: "Load") -> None:
     """`secretweave check`: references, policy and configuration; no store is contacted."""
-    sys.stdout.write(f"{_counted(len(_uses(request, config)), 'reference')}, no fault\n")
+    sys.stdout.write(f"{_counted(len(_uses(request, load)), 'reference')}, no fault\n")
 
 
-def plan(request: Request, config: "Config") -> None:
+def plan(request: Request, load: "Load") -> None:
     """`secretweave plan`: what would be read, and where it would go. Raises ConfigError for an unknown format."""
+    _known_format(request)
+    uses = _uses(request, load)
+    told = report.as_json(uses) if request.format == "json" else report.table(uses)
+    # Whatever the locale: names come from manifests and from file names.
+    sys.stdout.buffer.write(told.encode(errors="backslashreplace"))
+
+
+def _known_format(request: Request) -> None:
+    """What the environment says was not checked yet. Raises ConfigError."""
     if request.format not in options.FORMAT.choices:
         raise ConfigError(
             f"no format is called {request.format}", fix=f"use one of {', '.join(options.FORMAT.choices)}"
         )
-    uses = _uses(request, config)
-    told = report.as_json(uses) if request.format == "json" else report.table(uses)
-    # Whatever the locale: names come from manifests and from file names.
+
+
+def generate(_request: Request, load: "Load") -> None:
+    """`secretweave argocd generate`: the manifests of the Application that Argo CD's variables name."""
+    from secretweave.argocd import generate
+
+    generate.generate(_host(load), sys.stdout.buffer)
+
+
+def prepare(_request: Request, load: "Load") -> None:
+    """`secretweave argocd init`: what the source needs before it is rendered."""
+    from secretweave.argocd import generate
+
+    generate.prepare(_host(load))
+
+
+def parameters(_request: Request, load: "Load") -> None:
+    """`secretweave argocd parameters`: what Argo CD's UI offers."""
+    from secretweave.argocd import generate
+
+    sys.stdout.write(generate.announced(_host(load)) + "\n")
+
+
+def serve(request: Request, load: "Load") -> None:
+    """`secretweave argocd serve`: until it is ended by a signal."""
+    from secretweave.argocd import generate, serve
+
+    serve.serve(load, request.config, generate.socket_of(os.environ), os.environ, _log)
+
+
+def probe(_request: Request, _load: "Load") -> None:
+    """`secretweave argocd probe`: does the daemon answer?"""
+    from secretweave.argocd import client, generate
+
+    try:
+        client.ping(generate.socket_of(os.environ))
+    except (ConfigError, Faults) as error:
+        # It answers. No restart mends a configuration, and a Pod that is not ready takes the rest of Argo CD with it.
+        _say(report.faults(error))
+
+
+def examine(request: Request, _load: "Load") -> int:
+    """`secretweave doctor`: the exit code is 1 if something must be mended."""
+    from secretweave import doctor
+
+    _known_format(request)
+    found = doctor.examine(os.environ, doctor.Options(request.config, request.namespace, request.identity, request.ref))
+    told = doctor.as_json(found) if request.format == "json" else doctor.text(found)
     sys.stdout.buffer.write(told.encode(errors="backslashreplace"))
+    return 0 if doctor.is_well(found) else 1
+
+
+def _log(line: str) -> None:
+    sys.stderr.write(line if line.endswith("\n") else line + "\n")
+    sys.stderr.flush()
+
+
+def _host(load: "Load") -> "Host":
+    from secretweave.argocd.generate import Host
+
+    return Host(os.environ, load, warn, STARTED)
 
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _uses(request: Request, config: "Config") -> "list[Use]":
+def _uses(request: Request, load: "Load") -> "list[Use]":
     from secretweave import pipeline
 
+    config = _bound(request, load)
     return pipeline.check(sources(request.files, sys.stdin.buffer), config, _run(request), warn).uses
+
+
+def _bound(request: Request, load: "Load") -> "Config":
+    """The configuration for a run without a project: a store that needs one is refused when it is used."""
+    from secretweave.config import binding
+
+    return binding.bound(load(), {"namespace": request.namespace})
 
 
 def _run(request: Request) -> "Run":
@@ -201,3 +286,7 @@ def _say(text: str) -> None:
         from secretweave.hosts import helm
 
         helm.tell(text, os.environ)
+
+
+QUICK: "Mapping[str, Work]" = {"render": render, "argocd generate": generate, "argocd init": prepare}
+"""The commands that are started for each chart or Application, and so without click."""

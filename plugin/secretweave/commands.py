@@ -47,13 +47,25 @@ def command() -> None:
     """Replaces secret references in rendered Kubernetes manifests with Secrets from your stores."""
 
 
-def _add(name: str, work: "cli.Work", table: Sequence[Option], text: str) -> None:
-    def invoke(files: tuple[str, ...], **given: Any) -> None:
+def _add(
+    name: str,
+    work: "cli.Work",
+    table: Sequence[Option],
+    text: str,
+    *,
+    files: bool = True,
+    group: click.Group | None = None,
+) -> None:
+    """Adds a command; one of a group reads no files."""
+
+    def invoke(files: tuple[str, ...] = (), **given: Any) -> None:
         request = options.from_environment(table, os.environ)
         request |= {field: value for field, value in given.items() if value}
-        sys.exit(cli.run(Request(files=files, **request), work))
+        sys.exit(cli.run(Request(name, files, **request), work))
 
-    parameters: list[click.Parameter] = [click.Argument(["files"], nargs=-1, metavar="[FILE]...")]
+    parameters: list[click.Parameter] = []
+    if files and group is None:
+        parameters.append(click.Argument(["files"], nargs=-1, metavar="[FILE]..."))
     for option in table:
         environ = f"  [env: {', '.join(option.environ)}]"
         parameters.append(
@@ -65,7 +77,7 @@ def _add(name: str, work: "cli.Work", table: Sequence[Option], text: str) -> Non
                 type=click.Choice(option.choices) if option.choices else None,
             )
         )
-    command.add_command(click.Command(name, callback=invoke, params=parameters, help=text))
+    (group or command).add_command(click.Command(name, callback=invoke, params=parameters, help=text))
 
 
 _add(
@@ -77,6 +89,38 @@ _add(
 )
 _add("check", cli.check, options.COMMON, "Judge references, policy and configuration; contact no store.")
 _add("plan", cli.plan, options.PLAN, "List what would be read and where it would go; contact no store.")
+
+_add(
+    "doctor",
+    cli.examine,
+    options.DOCTOR,
+    "Look over configuration, stores and programs (in Argo CD's Pod mounts and daemon too) and say what to mend.",
+    files=False,
+)
+
+
+@command.group()
+def argocd() -> None:
+    """The config-management plugin of Argo CD, which calls these itself; and its daemon."""
+
+
+_add(
+    "generate",
+    cli.generate,
+    options.ARGOCD,
+    "Render the Application's source (Helm, Kustomize or plain files) and write it woven.",
+    group=argocd,
+)
+_add("init", cli.prepare, options.ARGOCD, "Fetch what the source depends on, where that is allowed.", group=argocd)
+_add("parameters", cli.parameters, options.ARGOCD, "Print what the Application may choose, as JSON.", group=argocd)
+_add(
+    "serve",
+    cli.serve,
+    options.ARGOCD,
+    "Serve `generate` at the socket of SECRETWEAVE_SOCKET, with stores that stay open; log lines of JSON on stderr.",
+    group=argocd,
+)
+_add("probe", cli.probe, options.ARGOCD, "Exit with 0 if the daemon answers: for a probe of Kubernetes.", group=argocd)
 
 
 @command.command()

@@ -43,11 +43,17 @@ ALLOW_EMPTY = Option("allow-empty", "An input without any manifest is a success.
 REPORT = Option("report", "Where faults are written beside stderr.", metavar="FILE")
 DEBUG = Option("debug", "Show where in the program an error arose (never a value).", flag=True)
 
-FORMAT = Option("format", "Of the plan: `table` for people, `json` for CI.", choices=("table", "json"))
+FORMAT = Option("format", "Of what is told: `table` for people, `json` for CI.", choices=("table", "json"))
+REF = Option(
+    "ref", "A secret that should be readable: `secret://STORE/REF#KEY`. It is read, and not shown.", metavar="REF"
+)
 
 COMMON = (CONFIG, NAMESPACE, IDENTITY, ALLOW_EMPTY, REPORT, DEBUG)
 RENDER = (OUTPUT, *COMMON)
 PLAN = (FORMAT, *COMMON)
+ARGOCD = (CONFIG, REPORT, DEBUG)
+"""Of the plugin's commands: all else Argo CD's variables say."""
+DOCTOR = (CONFIG, NAMESPACE, IDENTITY, REF, FORMAT, DEBUG)
 
 TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 
@@ -55,6 +61,7 @@ TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 class Request(NamedTuple):
     """A command's options, wherever they were given."""
 
+    command: str = "render"
     files: tuple[str, ...] = ()
     """None: stdin, as is `-`."""
     config: str | None = None
@@ -65,7 +72,9 @@ class Request(NamedTuple):
     report: str | None = None
     debug: bool = False
     format: str = "table"
-    """Of the plan: `table` or `json`."""
+    """Of the plan and of doctor: `table` or `json`."""
+    ref: str | None = None
+    """For doctor to read."""
 
 
 def from_environment(options: Sequence[Option], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -79,9 +88,15 @@ def from_environment(options: Sequence[Option], environ: Mapping[str, str]) -> d
 
 
 def quick(arguments: Sequence[str], environ: Mapping[str, str]) -> Request | None:
-    """The request of `secretweave [render] [OPTIONS] [FILE...]`; None: something that click must answer."""
+    """The request of `secretweave [render] [OPTIONS] [FILE...]`, or of `secretweave argocd generate` or `init`.
+
+    None: something that click must answer.
+    """
     if "_SECRETWEAVE_COMPLETE" in environ:
         return None
+    command = " ".join(arguments)
+    if command in {"argocd generate", "argocd init"}:
+        return Request(command, **from_environment(ARGOCD, environ))
     given = from_environment(RENDER, environ)
     options = {option.name: option for option in RENDER}
     files: list[str] = []

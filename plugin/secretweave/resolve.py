@@ -9,7 +9,7 @@ from secretweave.errors import Denied, NotFound, SecretweaveError, StoreError, U
 from secretweave.fetching import Errand, Times
 from secretweave.model import Address, Record, SecretValue, StoreConfig, Use
 from secretweave.stores import is_local, open_store
-from secretweave.stores.base import Context, Wanted
+from secretweave.stores.base import Context, Store, Wanted
 
 Records = Mapping[Address, Record | NotFound]
 Values = Mapping[tuple[Address, str | None], SecretValue | None]
@@ -23,7 +23,10 @@ MOST_SUBJECTS = 10
 
 
 def fetch(
-    uses: Iterable[Use], context: Callable[[StoreConfig], Context], times: Times
+    uses: Iterable[Use],
+    context: Callable[[StoreConfig], Context],
+    times: Times,
+    opener: Callable[[StoreConfig, Context], Store] = open_store,
 ) -> tuple[Records, list[SecretweaveError]]:
     """The record of every address; NotFound where nothing is there and every use of it says what then stands for it.
 
@@ -35,7 +38,7 @@ def fetch(
     stores = {use.store.id: use.store for group in by_address.values() for use in group}
     errands = [
         Errand(
-            partial(open_store, store, context(store)),
+            partial(opener, store, context(store)),
             tuple(Wanted(each.ref, each.version) for each in by_store[store.id]),
             is_local(store.type),
         )

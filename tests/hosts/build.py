@@ -93,6 +93,7 @@ def etcd(target: Path) -> None:
 PROGRAMS = {
     "helm3": install("helm.sh/helm/v3", "cmd/helm", "v3.22.0"),
     "helm4": install("helm.sh/helm/v4", "cmd/helm", "v4.3.1"),
+    "kustomize": from_folder("kustomize", "v5.8.2", "sigs.k8s.io/kustomize/kustomize/v5"),
     "etcd": Program("v3.5.1", etcd),
     "kube-apiserver": from_folder(
         "kubernetes", KUBERNETES, "k8s.io/kubernetes/cmd/kube-apiserver", flags=KUBERNETES_FLAGS
@@ -104,6 +105,7 @@ PROGRAMS = {
     "strategy": from_folder("strategy"),
     "vault": from_folder("vault"),
     "sops": install("github.com/getsops/sops/v3", "cmd/sops", "v3.13.3"),
+    "argocd-cmp-server": from_folder("argocd-cmp-server", "v3.2.12"),
     "vals": install("github.com/helmfile/vals", "cmd/vals", "v0.46.1", "-tags=custom_providers,vault"),
     "argocd-vault-plugin": from_folder(
         "argocd-vault-plugin", "v1.18.1", "github.com/argoproj-labs/argocd-vault-plugin"

@@ -6,11 +6,24 @@ literal values of Secrets are masked too), and `values(uses, config, outside) ->
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from secretweave import modules
 from secretweave.errors import ConfigError, SecretweaveError
+from secretweave.model import StoreConfig
 from secretweave.render import Values
+
+if TYPE_CHECKING:
+    from secretweave.stores.base import Context, Store
+
+
+class Keeping(NamedTuple):
+    """Where stores outlive the run that opens them: a daemon's."""
+
+    open: "Callable[[StoreConfig, Context], Store]"
+    """In the place of stores.open_store, and like it. Closing what it gives is only to have done with it."""
+    warn: Callable[[str], None]
+    """Takes what a store that is kept warns of: that concerns no run more than another."""
 
 
 class Outside(NamedTuple):
@@ -22,6 +35,8 @@ class Outside(NamedTuple):
     """The end of the run, on time.monotonic's clock."""
     warn: Callable[[str], None]
     """Takes what the user should know but what stops nothing."""
+    keeping: Keeping | None = None
+    """None: each store is opened for this run, and closed with it."""
 
 
 Outcome = tuple[Values, list[SecretweaveError]]

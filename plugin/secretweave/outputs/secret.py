@@ -1,13 +1,14 @@
 """The values themselves, in Kubernetes Secrets."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from secretweave import resolve
 from secretweave.config import Config
 from secretweave.fetching import Times
 from secretweave.model import StoreConfig, Use
 from secretweave.outputs import Outcome, Outside
-from secretweave.stores.base import Context, Limits, SecretKeyRef
+from secretweave.stores import is_local, open_store
+from secretweave.stores.base import CallLimits, Context, Limits, SecretKeyRef
 
 MASKED = False
 
@@ -18,18 +19,25 @@ def values(uses: Iterable[Use], config: Config, outside: Outside) -> Outcome:
     show = config.settings.report.show_key_names
     limits = config.settings.limits
     times = Times(outside.deadline, limits.deadline, limits.request)
-    records, unfetched = resolve.fetch(uses, lambda store: _context(store, config, outside), times)
+    opener = outside.keeping.open if outside.keeping else open_store
+    records, unfetched = resolve.fetch(uses, lambda store: _context(store, config, outside), times, opener)
     found, absent = resolve.values(uses, records, show_key_names=show)
     return found, [*unfetched, *absent]
 
 
 def _context(store: StoreConfig, config: Config, outside: Outside) -> Context:
-    limits = Limits(outside.deadline, attempt_seconds=config.settings.limits.request / 3)
+    seconds = config.settings.limits.request
+    limits, warn = Limits(outside.deadline, attempt_seconds=seconds / 3), outside.warn
+    if outside.keeping and not is_local(store.type):
+        limits, warn = CallLimits(seconds, seconds / 3), outside.keeping.warn
     show = config.settings.report.show_key_names
-    return Context(store, outside.environ, show, outside.warn, _credential(store, config, outside, limits), limits)
+    credential = _credential(store, config, outside.environ, limits, warn)
+    return Context(store, outside.environ, show, warn, credential, limits)
 
 
-def _credential(store: StoreConfig, config: Config, outside: Outside, limits: Limits) -> Callable[[SecretKeyRef], str]:
+def _credential(
+    store: StoreConfig, config: Config, environ: Mapping[str, str], limits: Limits, warn: Callable[[str], None]
+) -> Callable[[SecretKeyRef], str]:
     """Reads credential Secrets from where the configuration says; what that needs is imported at the first one."""
     readers: list[Callable[[SecretKeyRef], str]] = []
 
@@ -45,9 +53,9 @@ def _credential(store: StoreConfig, config: Config, outside: Outside, limits: Li
                     folder=source.folder,
                     kubeconfig=source.kubeconfig,
                     kube_context=source.context,
-                    environ=outside.environ,
+                    environ=environ,
                     limits=limits,
-                    warn=outside.warn,
+                    warn=warn,
                 )
             )
         return readers[0](ref)

@@ -1,0 +1,70 @@
+"""The kinds of sources: one module each, found by name, which is also what the parameter `type` calls it.
+
+A kind is a module with
+
+    a docstring
+    MARKERS: tuple[str, ...]                         a folder that holds a file of one of these names is of this kind;
+                                                     none: what is of no other kind
+    def manifests(job: Job) -> Generator[tuple[str, Readable], None, None]
+                                                     (name, stream) of each part of the rendered stream, in order; it
+                                                     must be closed: that ends what it started, and leaves no file
+and may have
+
+    def is_prepared(folder: str) -> bool             a quick look: is there nothing to prepare?
+    def prepare(job: Job) -> None                    what `init` does: the one step that may fetch something
+
+Both raise SecretweaveError. Nothing that the repository holds may run as code, lead outside of the repository or reach
+the network: what a kind starts, it starts through `programs`, confined.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from secretweave import modules
+from secretweave.argocd.app import App
+from secretweave.argocd.settings import ArgoCD
+from secretweave.errors import ConfigError, InputError
+
+
+class Job(NamedTuple):
+    """One source to be rendered."""
+
+    app: App
+    choices: Mapping[str, Any]
+    """What the Application chose, by the names in `parameters`; what it did not choose is not there."""
+    root: str
+    """Of the repository's copy: absolute, without symbolic links. Nothing above it may be read."""
+    folder: str
+    """The app's, in the root: absolute, without symbolic links."""
+    settings: ArgoCD
+    environ: Mapping[str, str]
+    """The sidecar's: a kind passes on what it names, and nothing else."""
+    deadline: float
+    """On time.monotonic's clock."""
+    seconds: float
+    """The whole time, as an error tells it."""
+    warn: Callable[[str], None]
+
+
+def names() -> tuple[str, ...]:
+    return modules.names(__path__[0])
+
+
+def find(name: str) -> Any:
+    """The module of a kind. Raises ConfigError."""
+    if name not in names():
+        raise ConfigError(f"no type of source is called {name}", fix=f"use one of {', '.join(names())}, or none")
+    return import_module(f"{__name__}.{name}")
+
+
+def of_folder(folder: str) -> str:
+    """The kind of a source, by what its folder holds. Raises InputError: it is two kinds at once."""
+    markers = {name: find(name).MARKERS for name in names()}
+    found = [
+        name for name, files in markers.items() if any(os.path.isfile(os.path.join(folder, file)) for file in files)
+    ]
+    if len(found) > 1:
+        raise InputError(f"the folder is {' and '.join(found)} at once", fix=f"set the parameter type: {found[0]}")
+    return found[0] if found else next(name for name, files in markers.items() if not files)
