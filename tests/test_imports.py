@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.daemon import daemon
+
 STREAM = """apiVersion: v1
 kind: Secret
 metadata:
@@ -110,3 +112,34 @@ def test_the_store_was_the_only_one_loaded(loaded: list[str]):
         "secretweave.stores.base",
         "secretweave.stores.file",
     ]
+
+
+BESIDE_A_DAEMON = ("ruamel", "secretweave.config", "secretweave.pipeline", "secretweave.stores", "click", "threading")
+"""What `secretweave argocd generate` does without where the daemon weaves: Argo CD starts it for each Application."""
+
+
+def test_generate_beside_a_daemon_loads_no_more_than_a_client_needs(tmp_path: Path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text(CONFIG.replace("secrets.yaml", ".secrets.yaml"))
+    (tmp_path / "config" / ".secrets.yaml").write_text("token: value\n")
+    (tmp_path / "config" / ".secrets.yaml").chmod(0o600)
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "secret.yaml").write_text(STREAM)
+    with daemon(tmp_path, tmp_path / "config") as running:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", PROBE, "argocd", "generate"],
+            env={
+                "SECRETWEAVE_SOCKET": running.path,
+                "ARGOCD_APP_NAME": "web",
+                "ARGOCD_APP_PROJECT_NAME": "default",
+            },
+            cwd=tmp_path / "app",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.stdout == STREAM.replace("secret://local/token", '"value"')
+    loaded = done.stderr.split()
+    assert "secretweave.argocd.client" in loaded
+    assert [name for name in loaded if any(f"{name}.".startswith(f"{each}.") for each in BESIDE_A_DAEMON)] == []
