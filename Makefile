@@ -27,6 +27,7 @@ test: venv ## lint, types and tests, on every declared Python that is here and w
 .PHONY: test-hosts
 test-hosts: venv ## tests with the real Helm 3 and 4, Kubernetes API, Argo CD, Vault, SOPS, built by Go (cold: 45 minutes)
 	@$(PYTHON) tests/hosts/build.py
+	@$(PYTHON) -m tests.hosts.image
 	@$(PYTHON) -m pytest --quiet --numprocesses=2 tests/hosts
 
 .PHONY: bench
@@ -52,6 +53,8 @@ lock: venv ## the lock files from pyproject.toml; UPGRADE=--upgrade moves every 
 		$(LOCK) --constraints requirements-dev.lock --extra $$extra \
 			--output-file plugin/requirements-$$extra.lock || exit; \
 	done
+	@$(subst compile pyproject.toml,compile,$(LOCK)) $(UPGRADE) --constraints requirements-dev.lock --group image \
+		--output-file requirements-image.lock
 
 .PHONY: build
 build: venv ## the wheel and the source archive, in dist/

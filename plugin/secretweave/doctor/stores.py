@@ -196,7 +196,7 @@ def _asked(stores: list[StoreConfig], sought: Sought | None, config: Config, cas
     for store in stores:
         outside = Outside(case.environ, deadline, warnings[store.id].append)
         # A store is opened here as a run opens it.
-        context = secret._context(store, config, outside)  # noqa: SLF001
+        context = secret.context(store, config, outside)
         wanted = (PROBED, *([sought.wanted] if sought and sought.store == store else []))
         errands.append(Errand(_opener(store, context), wanted, is_local(store.type)))
     answers = fetching.ask(errands, Times(deadline, limits.deadline, limits.request))

@@ -20,12 +20,12 @@ def values(uses: Iterable[Use], config: Config, outside: Outside) -> Outcome:
     limits = config.settings.limits
     times = Times(outside.deadline, limits.deadline, limits.request)
     opener = outside.keeping.open if outside.keeping else open_store
-    records, unfetched = resolve.fetch(uses, lambda store: _context(store, config, outside), times, opener)
+    records, unfetched = resolve.fetch(uses, lambda store: context(store, config, outside), times, opener)
     found, absent = resolve.values(uses, records, show_key_names=show)
     return found, [*unfetched, *absent]
 
 
-def _context(store: StoreConfig, config: Config, outside: Outside) -> Context:
+def context(store: StoreConfig, config: Config, outside: Outside) -> Context:
     seconds = config.settings.limits.request
     limits, warn = Limits(outside.deadline, attempt_seconds=seconds / 3), outside.warn
     if outside.keeping and not is_local(store.type):
