@@ -35,9 +35,8 @@ def repository(tmp_path: Path) -> Path:
 def run(
     command: str, repository: Path, path: str = "apps/shop", environ: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """As argocd-cmp-server starts it: PWD is the folder as it is named, links and all."""
     folder = repository / path
-    called = CALLED | {"ARGOCD_APP_SOURCE_PATH": path, "PWD": str(folder)} if environ is None else environ
+    called = CALLED | {"ARGOCD_APP_SOURCE_PATH": path} if environ is None else environ
     return subprocess.run(
         [sys.executable, "-m", "secretweave", "argocd", command],
         cwd=folder,
@@ -45,6 +44,7 @@ def run(
             "PATH": os.environ["PATH"],
             "SECRETWEAVE_CONFIG": str(repository.parent / "platform"),
             "SECRETWEAVE_SOCKET": str(repository.parent / "no-socket"),
+            "ARGOCD_CMP_WORKDIR": str(repository),
             **called,
         },
         capture_output=True,

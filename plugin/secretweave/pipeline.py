@@ -86,7 +86,7 @@ def _find(
             InputError(
                 "the input holds no manifest",
                 why="the program before it failed or rendered nothing; a host that prunes would delete everything",
-                fix="pass --allow-empty, or set allowEmptyInput in the configuration, if nothing is what you mean",
+                fix="see why nothing is rendered; if that is meant, set allowEmptyInput in the configuration, or pass --allow-empty",
             )
         )
     faults += found.faults

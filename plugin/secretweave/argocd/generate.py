@@ -14,6 +14,7 @@ from secretweave.argocd import app as apps
 from secretweave.argocd import client, kinds, parameters, tree
 from secretweave.argocd.app import App
 from secretweave.argocd.kinds import Job
+from secretweave.errors import InputError
 
 if TYPE_CHECKING:
     from secretweave.argocd.settings import ArgoCD
@@ -97,9 +98,13 @@ class _Source(NamedTuple):
 def _source(app: App, environ: Mapping[str, str]) -> _Source:
     """Where the source lies, when nothing in the repository leads out of it. Raises InputError, or Faults."""
     folder = os.path.realpath(os.getcwd())
-    # Argo CD says where it started this, by the names of the folders; they may be links.
-    named = environ.get("PWD", "")
-    root = os.path.realpath(tree.root_of(named if os.path.realpath(named) == folder else folder, app.source_path))
+    root = tree.root_of(folder, app.source_path)
+    # A source that lies elsewhere was reached by a link, if argocd-cmp-server let it through.
+    copies = environ.get("ARGOCD_CMP_WORKDIR") or os.path.join(environ.get("TMPDIR") or "/tmp", "_cmp_server")  # noqa: S108
+    if os.path.isdir(copies) and not tree.holds(os.path.realpath(copies), root):
+        raise InputError(
+            "the app's folder is not in the repository", fix="let spec.source.path name a folder that is no link"
+        )
     tree.check(root, folder)
     return _Source(root, folder)
 
