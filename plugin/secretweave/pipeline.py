@@ -86,7 +86,8 @@ def _find(
             InputError(
                 "the input holds no manifest",
                 why="the program before it failed or rendered nothing; a host that prunes would delete everything",
-                fix="see why nothing is rendered; if that is meant, set allowEmptyInput in the configuration, or pass --allow-empty",
+                fix="see why nothing is rendered; if it is meant to be, set allowEmptyInput in the configuration, "
+                "or pass --allow-empty",
             )
         )
     faults += found.faults

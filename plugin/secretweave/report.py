@@ -1,9 +1,12 @@
 """Faults and plans as text for people, and as JSON for CI. No value is in what it gets, and none in what it gives."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from secretweave.errors import Faults, SecretweaveError
-from secretweave.model import Use
+
+if TYPE_CHECKING:
+    from secretweave.model import Use
 
 MOST_PLACES = 5
 
@@ -36,7 +39,7 @@ COLUMNS = ("SOURCE", "DOC", "OBJECT", "FIELD", "STORE", "REF", "VERSION", "GOES 
 SINKS = {"secret": "Secret", "env": "generated Secret", "mapping": "Secret", "elsewhere": "the field itself"}
 
 
-def table(uses: Sequence[Use]) -> str:
+def table(uses: "Sequence[Use]") -> str:
     """What would be read, and where it would go, in aligned columns."""
     rows = [COLUMNS, *map(_row, uses)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
@@ -44,7 +47,7 @@ def table(uses: Sequence[Use]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _row(use: Use) -> tuple[str, ...]:
+def _row(use: "Use") -> tuple[str, ...]:
     ref = use.reference.ref + (f"#{use.reference.key}" if use.reference.key is not None else "")
     cells = (
         use.where.source,
@@ -59,7 +62,7 @@ def _row(use: Use) -> tuple[str, ...]:
     return tuple(map(one_line, cells))
 
 
-def as_json(uses: Iterable[Use]) -> str:
+def as_json(uses: "Iterable[Use]") -> str:
     """The plan as a JSON array, an object for each place."""
     import json
 

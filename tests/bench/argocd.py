@@ -2,7 +2,8 @@
 
 secretweave alone, secretweave with its daemon, and argocd-vault-plugin, each as the plugin of a server of its own, read
 the same real Vault over TLS, whose answers wait a little; all log in by the same AppRole. One app at a time, then 50
-Applications at once, each with a secret of its own. The figures join those of the other parts in bench.json.
+Applications at once, each with a secret of its own. argocd-vault-plugin has no `init`: what is compared with it is the
+shipped plugin without that; what it costs, the rows with it tell. The figures join the other parts' in bench.json.
 """
 
 import compileall
@@ -31,7 +32,7 @@ kind: ConfigManagementPlugin
 metadata: {{name: {name}}}
 spec: {{generate: {{command: [{command}]}}}}
 """
-SET_UPS = ("secretweave", "secretweave, daemon", "argocd-vault-plugin")
+SET_UPS = ("secretweave", "secretweave, daemon", "secretweave, daemon, init", "argocd-vault-plugin")
 SYNTAX = {
     "secretweave": "secret://bench/app-{}#password",
     "argocd-vault-plugin": "<path:secret/data/app-{}#password>",
@@ -151,10 +152,12 @@ def running(set_up: str, folder: Path, server: VaultServer, role: AppRole) -> It
     with ExitStack() as stack:
         besides = set()
         ours["SECRETWEAVE_SOCKET"] = str(folder / "daemon" / "socket")
-        if set_up == "secretweave, daemon":
+        if "daemon" in set_up:
             besides.add(stack.enter_context(daemon(folder, config, ours)).process.pid)
         if set_up == "argocd-vault-plugin":
             text = PLUGIN.format(name="avp", command=f"{path_of('argocd-vault-plugin')}, generate, .")
+        elif "init" in set_up:
+            text = (ROOT / "argocd" / "plugin.yaml").read_text()
         else:
             text = PLUGIN.format(name="secretweave", command="secretweave, argocd, generate")
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from secretweave.argocd import app as apps
-from secretweave.argocd import client, kinds, parameters, tree
+from secretweave.argocd import kinds, parameters, tree
 from secretweave.argocd.app import App
 from secretweave.argocd.kinds import Job
 from secretweave.errors import InputError
@@ -38,6 +38,7 @@ class Host(NamedTuple):
 def generate(host: Host, out: BinaryIO) -> None:
     """Writes the Application's woven manifests. Raises SecretweaveError or Faults before the first byte is written."""
     from secretweave import memory
+    from secretweave.argocd import client
 
     # What helm or kustomize might become, by a defect of theirs, must not read this process.
     memory.protect()
