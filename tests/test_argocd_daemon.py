@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from secretweave import __version__
-from secretweave.argocd import client, wire
 from secretweave.argocd.app import App
+from secretweave.argocd.daemon import client, wire
 from secretweave.errors import ConfigError, InputError, SecretweaveError
 from tests.conftest import GOLDEN, Command
 from tests.servers.daemon import Daemon, daemon
@@ -430,7 +430,7 @@ def test_kill_in_the_midst_is_a_failure(running: Daemon):
 CLIENT_OF_A_SLOW_SOURCE = """
 import sys, time
 from secretweave import cli, options
-from secretweave.argocd import client
+from secretweave.argocd.daemon import client
 from secretweave.argocd.app import App
 class Slow:
     left = 1000

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from secretweave import stores
-from secretweave.argocd import kept, weaving
+from secretweave.argocd import weaving
 from secretweave.argocd.app import App
-from secretweave.argocd.kept import Kept
-from secretweave.argocd.watch import Watch
+from secretweave.argocd.daemon import kept
+from secretweave.argocd.daemon.kept import Kept
+from secretweave.argocd.daemon.watch import Watch
 from secretweave.config import Config
 from secretweave.config.configuration import Limits as RunLimits
 from secretweave.config.configuration import Settings as Configured

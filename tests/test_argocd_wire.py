@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secretweave import errors, report
-from secretweave.argocd import wire
+from secretweave.argocd.daemon import wire
 from secretweave.errors import ConfigError, Denied, Faults, InputError, NotFound, SecretweaveError, Unavailable, Where
 
 WHERE = Where("stdin", 2, 14, "Secret shop/web", "stringData.token", "templates/web.yaml")

@@ -141,5 +141,5 @@ def test_generate_beside_a_daemon_loads_no_more_than_a_client_needs(tmp_path: Pa
         )
     assert done.stdout == STREAM.replace("secret://local/token", '"value"')
     loaded = done.stderr.split()
-    assert "secretweave.argocd.client" in loaded
+    assert "secretweave.argocd.daemon.client" in loaded
     assert [name for name in loaded if any(f"{name}.".startswith(f"{each}.") for each in BESIDE_A_DAEMON)] == []

@@ -58,7 +58,8 @@ OURS = (
     Rule("hosts*", "errors hosts*", "a host's habits, not the job"),
     Rule("argocd", "", "a page of the manual"),
     Rule("argocd/settings", "forms", "read with the configuration"),
-    Rule("argocd/app argocd/sandbox argocd/wire", "errors model argocd/app", "light: loaded for each Application"),
+    Rule("argocd/app argocd/sandbox argocd/daemon/wire", "errors", "light: loaded for each Application"),
+    Rule("argocd/daemon/client", "errors reading argocd/app argocd/settings argocd/daemon/wire", "light, like those"),
     Rule("argocd/scrubbing", "", "text alone"),
     Rule("argocd/programs", "errors argocd/sandbox argocd/scrubbing", "how a program is started, not for what"),
     Rule("argocd/parameters", "errors argocd/app", "what an Application may choose"),
@@ -91,7 +92,7 @@ FOREIGN = (
     Foreign("cryptography cryptography.*", "reading/spool", True, "only a long stream needs it"),
     Foreign(
         "concurrent.* threading",
-        "fetching stores stores/* sdk/* credentials argocd/serve argocd/kept argocd/watch",
+        "fetching stores stores/* sdk/* credentials argocd/daemon/*",
         True,
         "only a remote store needs it, and the daemon",
     ),

@@ -154,14 +154,16 @@ def parameters(_request: Request, load: "Load") -> None:
 
 def serve(request: Request, load: "Load") -> None:
     """`secretweave argocd serve`: until it is ended by a signal."""
-    from secretweave.argocd import generate, serve
+    from secretweave.argocd import generate
+    from secretweave.argocd.daemon import serve
 
     serve.serve(load, request.config, generate.socket_of(os.environ), os.environ, _log)
 
 
 def probe(_request: Request, _load: "Load") -> None:
     """`secretweave argocd probe`: does the daemon answer?"""
-    from secretweave.argocd import client, generate
+    from secretweave.argocd import generate
+    from secretweave.argocd.daemon import client
 
     try:
         client.ping(generate.socket_of(os.environ))

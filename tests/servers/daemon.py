@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from secretweave.argocd import client
+from secretweave.argocd.daemon import client
 from secretweave.errors import SecretweaveError
 
 COMMAND = (sys.executable, "-m", "secretweave", "argocd", "serve")
 CLIENT = """
 import sys, time
 from secretweave import cli, options
-from secretweave.argocd import client
+from secretweave.argocd.daemon import client
 from secretweave.argocd.app import App
 def work(request, load):
     path, project, namespace = sys.argv[1:]

@@ -38,7 +38,7 @@ class Host(NamedTuple):
 def generate(host: Host, out: BinaryIO) -> None:
     """Writes the Application's woven manifests. Raises SecretweaveError or Faults before the first byte is written."""
     from secretweave import memory
-    from secretweave.argocd import client
+    from secretweave.argocd.daemon import client
 
     # What helm or kustomize might become, by a defect of theirs, must not read this process.
     memory.protect()

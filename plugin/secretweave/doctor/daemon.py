@@ -14,7 +14,8 @@ SUBJECT = "daemon"
 def check(case: Case) -> Iterator[Finding]:
     if not case.has_tenants:
         return
-    from secretweave.argocd import client, generate
+    from secretweave.argocd import generate
+    from secretweave.argocd.daemon import client
 
     path = generate.socket_of(case.environ)
     try:

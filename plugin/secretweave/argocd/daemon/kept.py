@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from secretweave import stores
-from secretweave.argocd.watch import Watch
+from secretweave.argocd.daemon.watch import Watch
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.model import Record, StoreConfig
 from secretweave.outputs import Keeping

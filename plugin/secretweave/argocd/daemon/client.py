@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
 from secretweave import __version__
-from secretweave.argocd import wire
+from secretweave.argocd.daemon import wire
 from secretweave.argocd.settings import ArgoCD, Daemon, Helm, Kustomize
 from secretweave.errors import SecretweaveError
 from secretweave.reading import Readable

@@ -16,20 +16,18 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from secretweave import __version__, memory, report, stores
-from secretweave.argocd import weaving, wire
+from secretweave.argocd import weaving
 from secretweave.argocd.app import NAMESPACE, PROJECT, App
-from secretweave.argocd.kept import Kept
-from secretweave.argocd.watch import Metrics, Watch, outcome_of
+from secretweave.argocd.daemon import wire
+from secretweave.argocd.daemon.kept import Kept
+from secretweave.argocd.daemon.watch import Metrics, Watch, outcome_of
 from secretweave.config import Config, files
 from secretweave.errors import ConfigError, InputError, SecretweaveError
 from secretweave.outputs import Outside
 from secretweave.reading import Readable
-
-if TYPE_CHECKING:
-    pass
 
 CONNECTIONS_MAX = 512
 """Further ones wait in the kernel."""
