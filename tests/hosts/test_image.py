@@ -226,3 +226,16 @@ def test_by_default_the_image_holds_every_extra():
     locks = (image.REPOSITORY / "plugin").glob("requirements-*.lock")
     (extras,) = re.findall('ARG EXTRAS="(.*)"', dockerfile)
     assert extras.split() == sorted(path.stem.removeprefix("requirements-") for path in locks)
+
+
+def test_doctor_finds_in_it_what_the_sidecar_needs(name: str, mounted: str):
+    done = image.run_image(name, "doctor", options=(mounted, "--env=ARGOCD_EXEC_TIMEOUT=60s"))
+    lines = {tuple(line.split(maxsplit=2)) for line in done.stdout.decode().splitlines() if line[0] != " "}
+    assert {
+        ("ok", "filesystem", "the container's own is read-only"),
+        ("ok", "plugin.yaml", "/home/argocd/cmp-server/config/plugin.yaml: secretweave"),
+        ("ok", "helm", f"{HELM} at /usr/local/bin/helm"),
+        ("ok", "kustomize", f"{KUSTOMIZE} at /usr/local/bin/kustomize"),
+    } <= lines
+    # Without Argo CD's volumes.
+    assert done.returncode == 1

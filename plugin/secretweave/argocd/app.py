@@ -40,7 +40,7 @@ def from_environment(environ: Mapping[str, str]) -> App:
         missing = "ARGOCD_APP_PROJECT_NAME" if name else "ARGOCD_APP_NAME"
         raise ConfigError(
             f"{missing} is not set, or is malformed",
-            why="Argo CD 2.12 or newer sets it when it calls a config-management plugin",
+            why="Argo CD 3.0 or newer sets it when it calls a config-management plugin",
             fix="let Argo CD call the plugin, or set it as Argo CD would to try it by hand",
         )
     namespace = environ.get("ARGOCD_APP_NAMESPACE") or None
