@@ -20,6 +20,7 @@ import pytest
 from secretweave import __version__
 from secretweave.argocd.app import App
 from secretweave.argocd.daemon import client, wire
+from secretweave.argocd.daemon.serve import _Room
 from secretweave.errors import ConfigError, InputError, SecretweaveError
 from tests.conftest import GOLDEN, Command
 from tests.servers.daemon import Daemon, daemon
@@ -303,6 +304,37 @@ def test_who_waits_for_its_source_takes_no_room(tmp_path: Path, config: Path):
         assert woven(running, STREAM)
 
 
+def test_a_source_that_is_slow_takes_no_room(tmp_path: Path, config: Path):
+    ended = threading.Event()
+
+    class Slow(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            ended.wait(30)
+            return super().read(size)
+
+    with config.open("a") as file:
+        file.write(SETTINGS + "  argocd: {daemon: {concurrency: 1}}\n")
+    with daemon(tmp_path, config) as running, ThreadPoolExecutor(1) as pool:
+        slow = running.client()
+        slow.begin(APP)
+        out = BytesIO()
+        waiting = pool.submit(slow.weave, [("stdin", Slow(STREAM))], out, pytest.fail)
+        begun = time.monotonic()
+        assert woven(running, STREAM)
+        assert time.monotonic() - begun < 10
+        ended.set()
+        waiting.result()
+        assert out.getvalue() == woven(running, STREAM)
+
+
+def test_one_project_never_has_all_places():
+    room = _Room(4)
+    assert [room.enter("a", 0) for _ in range(4)] == [True, True, True, False]
+    assert [room.enter("b", 0) for _ in range(2)] == [True, False]
+    room.leave("a")
+    assert room.enter("b", 0)
+
+
 def test_a_client_that_dies_frees_its_room(tmp_path: Path, config: Path):
     with config.open("a") as file:
         file.write(SETTINGS + "  argocd: {daemon: {concurrency: 1}}\n")
@@ -332,10 +364,16 @@ def test_a_changed_configuration_holds_for_the_next_request(config: Path, runnin
     client.ping(running.path)
 
 
-def test_a_configuration_that_is_broken_from_the_start_ends_it(tmp_path: Path, config: Path):
+def test_a_configuration_that_is_broken_from_the_start_is_told_to_each_until_it_is_mended(tmp_path: Path, config: Path):
+    whole = config.read_text()
     config.write_text("kind: Nonsense\n")
-    with pytest.raises(AssertionError, match="secretweave: error"), daemon(tmp_path, config):
-        pass
+    with daemon(tmp_path, config) as running:
+        done = running.ask(STREAM)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert b"a configuration holds no document of this kind" in done.stderr
+        assert [line["event"] for line in running.events()][:2] == ["configuration broken", "start"]
+        config.write_text(whole)
+        assert running.ask(STREAM).returncode == 0
 
 
 def test_the_socket_is_for_its_own_user(running: Daemon):

@@ -27,9 +27,9 @@ def repository(tmp_path: Path) -> Path:
     (tmp_path / "platform" / "config.yaml").write_text(CONFIG)
     (tmp_path / "platform" / ".secrets.yaml").write_text("team-a/db: {password: of-a}\nteam-b/db: {password: of-b}\n")
     (tmp_path / "platform" / ".secrets.yaml").chmod(0o600)
-    (tmp_path / "repository" / "apps" / "shop").mkdir(parents=True)
-    (tmp_path / "repository" / "apps" / "shop" / "db.yaml").write_text(SECRET % "team-a")
-    return tmp_path / "repository"
+    (tmp_path / "_cmp_server" / "copy" / "apps" / "shop").mkdir(parents=True)
+    (tmp_path / "_cmp_server" / "copy" / "apps" / "shop" / "db.yaml").write_text(SECRET % "team-a")
+    return tmp_path / "_cmp_server" / "copy"
 
 
 def run(
@@ -42,9 +42,9 @@ def run(
         cwd=folder,
         env={
             "PATH": os.environ["PATH"],
-            "SECRETWEAVE_CONFIG": str(repository.parent / "platform"),
-            "SECRETWEAVE_SOCKET": str(repository.parent / "no-socket"),
-            "ARGOCD_CMP_WORKDIR": str(repository),
+            "SECRETWEAVE_CONFIG": str(repository.parent.parent / "platform"),
+            "SECRETWEAVE_SOCKET": str(repository.parent.parent / "no-socket"),
+            "ARGOCD_CMP_WORKDIR": str(repository.parent.parent),
             **called,
         },
         capture_output=True,
@@ -70,23 +70,45 @@ def test_a_project_reads_nothing_of_another(repository: Path):
 
 def test_variables_of_the_tenant_change_nothing_of_who_asks(repository: Path):
     (repository / "apps" / "shop" / "db.yaml").write_text(SECRET % "team-b")
-    tenant = {
-        "ARGOCD_ENV_ARGOCD_APP_PROJECT_NAME": "team-b",
-        "ARGOCD_ENV_SECRETWEAVE_CONFIG": ".",
-        "ARGOCD_ENV_SECRETWEAVE_IDENTITY": "team-b",
-        "PARAM_PROJECT": "team-b",
-    }
-    called = CALLED | {"ARGOCD_APP_SOURCE_PATH": "apps/shop"}
-    assert run("generate", repository, environ=called | tenant).returncode == 4
+    called = CALLED | {"ARGOCD_APP_SOURCE_PATH": "apps/shop", "PARAM_PROJECT": "team-b", "PROJECT": "team-b"}
+    assert run("generate", repository, environ=called).returncode == 4
+
+
+@pytest.mark.parametrize("name", ["ARGOCD_APP_PROJECT_NAME", "SECRETWEAVE_CONFIG", "SECRETWEAVE_IDENTITY", "HELM_ARGS"])
+def test_variables_of_the_tenant_that_set_nothing_are_refused(name: str, repository: Path):
+    called = CALLED | {"ARGOCD_APP_SOURCE_PATH": "apps/shop", f"ARGOCD_ENV_{name}": "team-b"}
+    done = run("generate", repository, environ=called)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"what:  there is no setting {name}\n" in done.stderr
 
 
 def test_an_app_folder_that_leads_out_of_the_repository_is_refused(repository: Path):
-    outside = repository.parent / "outside" / "apps" / "shop"
+    outside = repository.parent.parent / "outside" / "apps" / "shop"
     outside.mkdir(parents=True)
     (outside / "db.yaml").write_text(SECRET % "team-a")
     (repository / "linked").mkdir()
     (repository / "linked" / "shop").symlink_to(outside)
     done = run("generate", repository, "linked/shop")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "what:  the app's folder is not in the repository" in done.stderr
+
+
+def test_a_chart_whose_file_is_misspelt_is_not_taken_for_manifests(repository: Path):
+    (repository / "apps" / "shop" / "chart.yaml").write_text("apiVersion: v2\nname: shop\nversion: 1.0.0\n")
+    done = run("generate", repository)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "what:  the folder holds a file chart.yaml, which is not called Chart.yaml\n" in done.stderr
+
+
+def test_a_type_that_the_folder_is_not_of(repository: Path):
+    called = CALLED | {"ARGOCD_APP_SOURCE_PATH": "apps/shop", "ARGOCD_ENV_TYPE": "kustomize"}
+    done = run("generate", repository, environ=called)
+    assert "what:  the parameter type is kustomize, and the folder holds no kustomization.yaml\n" in done.stderr
+
+
+def test_the_folder_of_all_copies_is_no_repository(repository: Path):
+    reaching = CALLED | {"ARGOCD_APP_SOURCE_PATH": "copy/apps/shop"}
+    done = run("generate", repository, environ=reaching)
     assert (done.returncode, done.stdout) == (3, "")
     assert "what:  the app's folder is not in the repository" in done.stderr
 
@@ -108,7 +130,7 @@ def test_outside_of_argo_cd_it_says_what_is_missing(command: str, repository: Pa
 
 
 def test_init_has_nothing_to_do_for_plain_files_and_reads_no_configuration(repository: Path):
-    (repository.parent / "platform" / "config.yaml").write_text("broken: [")
+    (repository.parent.parent / "platform" / "config.yaml").write_text("broken: [")
     done = run("init", repository)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

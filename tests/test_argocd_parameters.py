@@ -58,8 +58,6 @@ def test_what_is_chosen_by_env():
         ARGOCD_ENV_VALUES_FILES="a.yaml, b.yaml\nc.yaml\n",
         ARGOCD_ENV_VALUES="a: 1, 2\n",
         ARGOCD_ENV_SKIP_TESTS="true",
-        ARGOCD_ENV_HELM_PARAMETERS="a=1",
-        ARGOCD_ENV_WHATEVER="x",
         PARAM_TYPE="plain",
         TYPE="plain",
     ) == {
@@ -68,6 +66,24 @@ def test_what_is_chosen_by_env():
         "values": "a: 1, 2\n",
         "skip-tests": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "fix"),
+    [
+        ("WHATEVER", "there is no setting WHATEVER", "take it out; there are TYPE, "),
+        ("VALUE_FILES", "there is no setting VALUE_FILES", "did you mean VALUES_FILES?"),
+        (
+            "HELM_PARAMETERS",
+            "HELM_PARAMETERS cannot be given by env",
+            "write it under parameters: {name: helm-parameters",
+        ),
+    ],
+)
+def test_env_that_sets_nothing(name: str, what: str, fix: str):
+    with pytest.raises(ConfigError) as error:
+        read(**{f"ARGOCD_ENV_{name}": "hunter2"})
+    assert (error.value.what, error.value.fix[: len(fix)]) == (what, fix)
 
 
 def test_a_parameter_wins_over_env():
@@ -164,7 +180,9 @@ def test_the_announcement_of_other_kinds():
 
 def test_what_is_announced_can_be_chosen():
     for each in json.loads(parameters.announce(APP, "helm")):
-        read({"name": each["name"], each["collectionType"]: each[each["collectionType"]]})
+        assert read({"name": each["name"], each["collectionType"]: each[each["collectionType"]]}).keys() <= {
+            each["name"]
+        }
 
 
 def test_every_kind_of_the_table_is_one():

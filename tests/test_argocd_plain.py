@@ -64,21 +64,23 @@ def test_globs(source: Source, include: str, exclude: str, expected: list[str]):
     if expected:
         assert names(source.rendered(*chosen)) == expected
     else:
-        assert "holds no .yaml, .yml or .json file that is chosen" in source.refused(*chosen, code=3)
+        assert "holds no .yaml, .yml or .json that is chosen" in source.refused(*chosen, code=3)
 
 
 def test_a_glob_that_would_take_for_ever(source: Source):
     source.write({f"app/{'a' * 200}.yaml": config_map("a")})
     assert "that is chosen" in source.refused(text("include", "*a" * 60 + "b"), code=3)
     assert "unfolds into more than 256" in source.refused(text("include", "{a,b}" * 20), code=2)
+    assert "unfolds into more than 256" in source.refused(text("include", "{" + "," * 2000 + "}" + "a" * 2000), code=2)
+    assert "is longer than 4096 characters" in source.refused(text("include", "a" * 5000), code=2)
 
 
 def test_an_empty_folder_is_no_app_without_manifests(source: Source):
     assert source.write({"app/README.md": ""}).refused(code=3) == (
         "secretweave: error\n"
-        "  what:  the app's folder holds no .yaml, .yml or .json file that is chosen\n"
+        "  what:  the app's folder app holds no .yaml, .yml or .json that is chosen\n"
         "  why:   an app without manifests would have all that it has in the cluster deleted\n"
-        "  fix:   correct spec.source.path, or the parameters include, exclude and recurse\n"
+        "  fix:   correct spec.source.path; set the parameter recurse for files below it; look at include and exclude\n"
         "nothing was written\n"
     )
 

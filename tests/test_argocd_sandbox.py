@@ -105,9 +105,15 @@ def test_no_connection_to_a_unix_socket(tmp_path: Path, network: bool):
 
 
 def test_what_is_refused():
-    numbers = {name: number for name, number in NUMBERS.items() if name not in {"clone", *ABSENT}}
+    numbers = {name: number for name, number in NUMBERS.items() if name not in {"clone", "prlimit64", *ABSENT}}
     code = f"for name, number in {numbers}.items():\n print(name)\n call(number, 0, 0, 0, 0, 0, 0)"
     assert said(confined(code)) == [word for name in numbers for word in (name, "EPERM")]
+
+
+def test_a_limit_of_another_process_is_refused_and_one_of_its_own_is_set():
+    # PRLIMIT of RLIMIT_NOFILE, which is 7, read only.
+    code = f"for process in (0, os.getppid()): call({NUMBERS['prlimit64']}, process, 7, 0, 0, 0, 0)"
+    assert said(confined(code)) == ["done", "EPERM"]
 
 
 def test_what_is_said_to_be_absent():

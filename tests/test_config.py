@@ -215,7 +215,7 @@ class TestLookUp:
                 "other",
                 (
                     "no store is called `mine` for the namespace `other` | the stores here are: shared, system | "
-                    "add a SecretStore of that name to the configuration"
+                    "correct the name, or ask who owns the configuration to add such a SecretStore"
                 ),
             ),
             (

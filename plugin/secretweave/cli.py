@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -135,6 +136,7 @@ def generate(_request: Request, load: "Load") -> None:
     """`secretweave argocd generate`: the manifests of the Application that Argo CD's variables name."""
     from secretweave.argocd import generate
 
+    _end_in_order()
     generate.generate(_host(load), sys.stdout.buffer)
 
 
@@ -142,7 +144,13 @@ def prepare(_request: Request, load: "Load") -> None:
     """`secretweave argocd init`: what the source needs before it is rendered."""
     from secretweave.argocd import generate
 
+    _end_in_order()
     generate.prepare(_host(load))
+
+
+def _end_in_order() -> None:
+    """Argo CD cancels by SIGTERM: what helm and kustomize were given to write in must not stay behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def parameters(_request: Request, load: "Load") -> None:
@@ -206,16 +214,19 @@ def _uses(request: Request, load: "Load") -> "list[Use]":
 
 
 def _bound(request: Request, load: "Load") -> "Config":
-    """The configuration for a run without a project: a store that needs one is refused when it is used."""
+    """The configuration for the run: without a project, a store that needs one is refused when it is used."""
     from secretweave.config import binding
 
-    return binding.bound(load(), {"namespace": request.namespace})
+    project = {"project": request.project} if request.project else {}
+    return binding.bound(load(), {"namespace": request.namespace, **project})
 
 
 def _run(request: Request) -> "Run":
     from secretweave.pipeline import Run
 
-    return Run(request.output, request.namespace, request.identity, request.allow_empty)
+    identity = request.identity or request.project
+    destination = request.namespace if request.project else None
+    return Run(request.output, request.namespace, identity, request.allow_empty, destination)
 
 
 def warn(text: str) -> None:

@@ -87,7 +87,7 @@ _add(
     "Write the manifests with every reference woven; nothing at all if one cannot be. "
     "FILE may be a folder (its .yaml, .yml and .json files) or `-` for stdin.",
 )
-_add("check", cli.check, options.COMMON, "Judge references, policy and configuration; contact no store.")
+_add("check", cli.check, options.CHECK, "Judge references, policy and configuration; contact no store.")
 _add("plan", cli.plan, options.PLAN, "List what would be read and where it would go; contact no store.")
 
 _add(

@@ -36,6 +36,9 @@ NAMESPACE = Option(
     hosts=("HELM_NAMESPACE", "ARGOCD_APP_NAMESPACE"),
 )
 IDENTITY = Option("identity", "Who asks, as the platform vouches for it: policy rules are bound to it.", metavar="NAME")
+PROJECT = Option(
+    "project", "Judge as for an Argo CD Application of this AppProject; --namespace is its destination.", metavar="NAME"
+)
 OUTPUT = Option(
     "output", "What a value leaves as: `secret`, or `redacted` (masked, no store contacted).", metavar="NAME"
 )
@@ -50,7 +53,8 @@ REF = Option(
 
 COMMON = (CONFIG, NAMESPACE, IDENTITY, ALLOW_EMPTY, REPORT, DEBUG)
 RENDER = (OUTPUT, *COMMON)
-PLAN = (FORMAT, *COMMON)
+CHECK = (PROJECT, *COMMON)
+PLAN = (FORMAT, *CHECK)
 ARGOCD = (CONFIG, REPORT, DEBUG)
 """Of the plugin's commands: all else Argo CD's variables say."""
 DOCTOR = (CONFIG, NAMESPACE, IDENTITY, REF, FORMAT, DEBUG)
@@ -67,6 +71,8 @@ class Request(NamedTuple):
     config: str | None = None
     namespace: str | None = None
     identity: str | None = None
+    project: str | None = None
+    """Only where no store is contacted: whoever runs a command may say any."""
     output: str = "secret"
     allow_empty: bool = False
     report: str | None = None

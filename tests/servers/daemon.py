@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from secretweave.argocd.daemon import client
-from secretweave.errors import SecretweaveError
+from secretweave.errors import ConfigError, Faults, SecretweaveError
 
 COMMAND = (sys.executable, "-m", "secretweave", "argocd", "serve")
 CLIENT = """
@@ -96,6 +96,9 @@ def daemon(
 def is_up(path: str) -> bool:
     try:
         client.ping(path)
+    except (ConfigError, Faults):
+        # It answers, with what is wrong with its configuration.
+        return True
     except SecretweaveError:
         return False
     return True

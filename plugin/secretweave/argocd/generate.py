@@ -62,7 +62,7 @@ def prepare(host: Host) -> None:
     """What must be there before the source is rendered: dependencies of charts, from hosts that are allowed."""
     app = apps.from_environment(host.environ)
     source = _source(app, host.environ)
-    kind = _kind(source.folder, parameters.read(host.environ))
+    kind = kinds.of_source(source.folder, parameters.read(host.environ).get("type"))
     if not hasattr(kind, "prepare") or kind.is_prepared(source.folder):
         return
     # Argo CD has this run before each rendering: only now is there a reason to read a configuration.
@@ -84,7 +84,7 @@ def _manifests(app: App, host: Host, settings: "ArgoCD", seconds: float) -> Any:
     """(name, stream) of each part; to be closed."""
     source = _source(app, host.environ)
     choices = parameters.read(host.environ)
-    kind = _kind(source.folder, choices)
+    kind = kinds.of_source(source.folder, choices.get("type"))
     for name in parameters.idle(choices, kind.__name__.rpartition(".")[2]):
         host.warn(f"the parameter {name} is for sources of another type: it has no effect")
     return closing(kind.manifests(_job(app, host, source, settings, seconds)))
@@ -101,8 +101,9 @@ def _source(app: App, environ: Mapping[str, str]) -> _Source:
     folder = os.path.realpath(os.getcwd())
     root = tree.root_of(folder, app.source_path)
     # A source that lies elsewhere was reached by a link, if argocd-cmp-server let it through.
-    copies = environ.get("ARGOCD_CMP_WORKDIR") or os.path.join(environ.get("TMPDIR") or "/tmp", "_cmp_server")  # noqa: S108
-    if os.path.isdir(copies) and not tree.holds(os.path.realpath(copies), root):
+    above = environ.get("ARGOCD_CMP_WORKDIR") or environ.get("TMPDIR") or "/tmp"  # noqa: S108 - Go's folder, not ours
+    copies = os.path.realpath(os.path.join(above, "_cmp_server"))
+    if os.path.isdir(copies) and (root == copies or not tree.holds(copies, root)):
         raise InputError(
             "the app's folder is not in the repository", fix="let spec.source.path name a folder that is no link"
         )
@@ -113,8 +114,3 @@ def _source(app: App, environ: Mapping[str, str]) -> _Source:
 def _job(app: App, host: Host, source: _Source, settings: "ArgoCD", seconds: float) -> Job:
     choices = parameters.read(host.environ)
     return Job(app, choices, *source, settings, host.environ, host.started + seconds, seconds, host.warn)
-
-
-def _kind(folder: str, choices: Mapping[str, Any]) -> Any:
-    """The module."""
-    return kinds.find(choices.get("type") or kinds.of_folder(folder))

@@ -8,9 +8,9 @@
             - {name: values-files, array: [values-production.yaml]}
             - {name: helm-parameters, map: {image.tag: v1.2.3}}
 
-The same by `plugin.env`, where a name is in upper case with underscores (`VALUES_FILES`) and a list has commas or line
-breaks between its items; a parameter wins over it. Argo CD hands parameters over as PARAM_* too, which lose what a name
-was written like: they are not read.
+The same, but for the maps, by `plugin.env`, where a name is in upper case with underscores (`VALUES_FILES`) and a list
+has commas or line breaks between its items; a parameter wins over it. Argo CD hands parameters over as PARAM_* too, in
+which is lost how a name was written: they are not read.
 
 https://argo-cd.readthedocs.io/en/stable/operator-manual/config-management-plugins/#using-environment-variables-in-your-plugin
 """
@@ -26,6 +26,7 @@ from secretweave.errors import ConfigError, SecretweaveError, Where
 STRING, ARRAY, MAP = "string", "array", "map"
 COLLECTIONS = (STRING, ARRAY, MAP)
 WHERE = "spec.source.plugin"
+ENV = "ARGOCD_ENV_"
 WORDS = {"true": True, "false": False}
 HELM, KUSTOMIZE, PLAIN = "helm", "kustomize", "plain"
 
@@ -129,9 +130,11 @@ def idle(choices: Mapping[str, Any], kind: str) -> list[str]:
 
 def _from_env(environ: Mapping[str, str]) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
+    for name in sorted(environ):
+        _know_variable(name.removeprefix(ENV), name, environ[name])
     for parameter in TABLE:
         name = parameter.name.upper().replace("-", "_")
-        text = environ.get(f"ARGOCD_ENV_{name}", "")
+        text = environ.get(f"{ENV}{name}", "")
         if not text or parameter.collection == MAP:
             continue
         field = f"{WHERE}.env, {name}"
@@ -142,6 +145,25 @@ def _from_env(environ: Mapping[str, str]) -> dict[str, Any]:
         else:
             chosen[parameter.name] = _scalar(parameter, text, field)
     return chosen
+
+
+def _know_variable(name: str, variable: str, value: str) -> None:
+    """Raises ConfigError for one of the tenant's that sets nothing: what it was meant to do would not be done."""
+    if name == variable or not value:
+        return
+    known = {parameter.name.upper().replace("-", "_"): parameter for parameter in TABLE}
+    if name not in known:
+        import difflib
+
+        near = difflib.get_close_matches(name, known, 1)
+        fix = f"did you mean {near[0]}?" if near else f"take it out; there are {', '.join(known)}"
+        raise _wrong(f"there is no setting {name[:64]}", f"{WHERE}.env", fix)
+    if known[name].collection == MAP:
+        raise _wrong(
+            f"{name} cannot be given by env",
+            f"{WHERE}.env",
+            f"write it under parameters: {{name: {known[name].name}, map: {{...}}}}",
+        )
 
 
 def _entries(text: str) -> list[Any]:

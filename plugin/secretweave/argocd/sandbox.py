@@ -22,7 +22,13 @@ one from another process. What is refused, and what it would be good for:
     bpf, perf_event_open, userfaultfd
                                 parts of the kernel that attacks on it begin with, and that no renderer needs
     setsid, setpgid             leaves the process group, by which it is ended
+    prlimit of another process, setpriority, sched_setaffinity
+                                slows down, or starves, what runs as the same user
+    fanotify_init, mq_open, msgget, semget, shmget
+                                a look at others' files, and ways of talking past the sockets
     a foreign ABI (x32, i386)   counts its calls differently: the process is killed
+
+A signal to another process of the user cannot be told from one that Go sends to itself: only Landlock refuses it.
 
 With Landlock, where the kernel has it, files can be read only below the folders that are named, written only below
 those for writing, and executed only where named one by one, so that nothing in a repository ever runs. Other
@@ -100,18 +106,26 @@ MACHINES = {
             "socket": 41,
             "socketpair": 53,
             "clone": 56,
+            "shmget": 29,
+            "semget": 64,
+            "msgget": 68,
             "ptrace": 101,
             "setpgid": 109,
             "setsid": 112,
+            "setpriority": 141,
             "pivot_root": 155,
             "chroot": 161,
             "mount": 165,
             "umount2": 166,
+            "sched_setaffinity": 203,
+            "mq_open": 240,
             "add_key": 248,
             "request_key": 249,
             "keyctl": 250,
             "unshare": 272,
             "perf_event_open": 298,
+            "fanotify_init": 300,
+            "prlimit64": 302,
             "open_by_handle_at": 304,
             "setns": 308,
             "process_vm_readv": 310,
@@ -130,8 +144,14 @@ MACHINES = {
             "chroot": 51,
             "unshare": 97,
             "ptrace": 117,
+            "sched_setaffinity": 122,
+            "setpriority": 140,
             "setpgid": 154,
             "setsid": 157,
+            "mq_open": 180,
+            "msgget": 186,
+            "semget": 190,
+            "shmget": 194,
             "socket": 198,
             "socketpair": 199,
             "add_key": 217,
@@ -139,6 +159,8 @@ MACHINES = {
             "keyctl": 219,
             "clone": 220,
             "perf_event_open": 241,
+            "prlimit64": 261,
+            "fanotify_init": 262,
             "open_by_handle_at": 265,
             "setns": 268,
             "process_vm_readv": 270,
@@ -149,7 +171,7 @@ MACHINES = {
     ),
 }
 ABSENT = ("clone3", "pidfd_open", "pidfd_send_signal")
-JUDGED = ("socket", "clone")
+JUDGED = ("socket", "clone", "prlimit64")
 """By their first argument."""
 
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
@@ -273,6 +295,14 @@ def _filter(*, network: bool) -> "ctypes.Array[_Instruction]":
             _Instruction(RETURN, 0, 0, ALLOW),
         ),
     ]
+    code += _when(
+        numbers["prlimit64"],
+        _Instruction(LOAD, 0, 0, FIRST_ARGUMENT_AT),
+        # Of itself: Go sets its own number of files.
+        _Instruction(EQUAL, 1, 0, 0),
+        _Instruction(RETURN, 0, 0, NOT_PERMITTED),
+        _Instruction(RETURN, 0, 0, ALLOW),
+    )
     for name, number in numbers.items():
         if name not in JUDGED:
             answer = NOT_THERE if name in ABSENT else NOT_PERMITTED

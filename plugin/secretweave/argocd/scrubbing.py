@@ -24,7 +24,7 @@ EXCERPTS = tuple(
     )
 )
 """Where the programs and the libraries in them tell what stands in a file."""
-USER_INFO = re.compile(r"""([A-Za-z][A-Za-z0-9+.-]*://)[^\s"'<>]*@(?!sha256:)""")
+USER_INFO = re.compile(r"""(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]{0,20}://)[^\s"'<>]{0,1024}@(?!sha256:)""")
 """A password may hold what a URL should not: up to the last @."""
 QUERY = re.compile(r"""([?&](?!ref=|version=|timeout=|submodules=)[\w.-]+=)[^&\s"']+""")
 CREDENTIAL = re.compile(r"(?i)(\b(?:bearer|basic)\s+|(?:password|passwd|secret|token|api[-_]?key)=)[^\s,;&]+")
@@ -32,6 +32,8 @@ PATH = re.compile(r"""(?<![\w.~-])/[^\s:"'`<>()\[\]{},;|]+""")
 HEX = re.compile(r"[0-9a-f]+")
 CHANGE = re.compile(r"[a-z](?=[A-Z0-9])|[A-Z](?=[a-z0-9])|[0-9](?=[A-Za-z])")
 """A letter or a digit, and one of another class after it."""
+LONG = re.compile(r"\S{1024,}")
+"""No word, and slow to look through for what is masked."""
 RUN = re.compile(rf"[A-Za-z0-9+/_=-]{{{TOKEN_MIN},}}")
 
 
@@ -42,7 +44,7 @@ def scrub(text: str, root: str, called: Mapping[str, str] = MappingProxyType({})
     the paths in *called* as it says. What may be a credential or an excerpt of a file is masked, and rather too much
     than too little.
     """
-    text = ESCAPE.sub("", text)
+    text = LONG.sub(MASK, ESCAPE.sub("", text))
     for path, name in called.items():
         text = re.sub(rf"{re.escape(path)}(?!\d)", name, text)
     text = re.sub(rf"{re.escape(root)}(?:/|(?![\w.-]))", lambda found: "" if found[0].endswith("/") else ".", text)

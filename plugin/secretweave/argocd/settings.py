@@ -10,7 +10,7 @@ class Helm(NamedTuple):
     """Left out: the first `helm` on the PATH."""
     repository_hosts: tuple[str, ...] = ()
     """Hosts, as `HOST` or `HOST:PORT`, from which `init` may fetch a chart's dependencies (https and OCI). None: they
-    are vendored, and nothing is fetched."""
+    are vendored, and nothing is fetched. A host is trusted: its index, redirects and token service may name others."""
 
 
 class Kustomize(NamedTuple):
@@ -24,7 +24,7 @@ class Daemon(NamedTuple):
     """Of `secretweave argocd serve`."""
 
     concurrency: Count = 16
-    """The most requests that are served at a time; further ones wait."""
+    """The most requests that are served at a time; further ones wait. Read at the start alone, like `metrics`."""
     clients: Count = 256
     """The most store clients that are kept; the one that was used longest ago goes first."""
     client_seconds: Seconds = 3600.0

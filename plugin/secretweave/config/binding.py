@@ -101,7 +101,7 @@ def _unfit(name: str, names: Mapping[str, str | None], text: str) -> tuple[str, 
     value = _name(name, names)
     if value is None:
         if name == "project":
-            return "a run has a project under Argo CD only", "let Argo CD run it, or use a configuration for this place"
+            return "a run has a project under Argo CD only", "let Argo CD run it; `check` and `plan` take --project"
         return "the namespace of this run is unknown", "pass --namespace; for Argo CD set spec.destination.namespace"
     host = re.match(HOST, text)
     if "." in value and host and f"{{{name}}}" in host[0]:

@@ -38,7 +38,9 @@ def read(path: str | None, environ: Mapping[str, str], faults: list[SecretweaveE
     """The configuration's files in load order; none if no configuration is there. What is wrong goes into *faults*."""
     given = path if path is not None else environ.get("SECRETWEAVE_CONFIG") or None
     if given is not None:
-        paths = _files(given, faults, "--config" if path is not None else "SECRETWEAVE_CONFIG")
+        # Where both say the same, the variable is what was set: the command line hands on what the environment says.
+        by_variable = given == environ.get("SECRETWEAVE_CONFIG")
+        paths = _files(given, faults, "SECRETWEAVE_CONFIG" if by_variable else "--config")
     else:
         paths = next(filter(None, (_found(folder, faults) for folder in folders(environ))), [])
     sources = (_source(each, faults) for each in paths)

@@ -83,7 +83,9 @@ def _unknown(name: str, namespace: str | None, usable: list[StoreConfig], *, els
     return BadReference(
         f"no store is called `{name}`" + (f" for the namespace `{namespace}`" if elsewhere else ""),
         why=_there_are(usable),
-        fix=f"write `{near}`, if that is meant" if near else "add a SecretStore of that name to the configuration",
+        fix=f"write `{near}`, if that is meant"
+        if near
+        else "correct the name, or ask who owns the configuration to add such a SecretStore",
     )
 
 

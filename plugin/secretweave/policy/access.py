@@ -114,7 +114,8 @@ def read(use: Use, identity: str | None, rules: Policy, destination: str | None 
         return None
     if covering and by_host and not any(_binds(rule) for rule in fitting):
         return _not_bound(use, identity, destination, [rule for rule in covering if _binds(rule)])
-    return _not_allowed(use, covering)
+    reachable = [rule for rule in own if _fits_host(rule, identity, destination)]
+    return _not_allowed(use, covering, reachable)
 
 
 def _binds(rule: StoreRule) -> bool:
@@ -141,10 +142,12 @@ def _not_bound(use: Use, identity: str | None, destination: str | None, binding:
     return _refused(use, f"the identity {identity} may not read {use.reference}", ASK)
 
 
-def _not_allowed(use: Use, covering: list[StoreRule]) -> PolicyError:
-    """Says by what a read fails: its ref, else the namespace."""
+def _not_allowed(use: Use, covering: list[StoreRule], reachable: list[StoreRule]) -> PolicyError:
+    """Says by what a read fails: its ref, else the namespace. *reachable*: the rules that fit who asks."""
     if not covering:
-        return _refused(use, f"{use.reference} is under no prefix that may be read", ASK)
+        prefixes = ", ".join(sorted({each for rule in reachable for each in rule.prefixes or ()}))
+        ask = f"{ASK}; what may be read lies under {prefixes}" if prefixes else ASK
+        return _refused(use, f"{use.reference} is under no prefix that may be read", ask)
     if use.namespace is None:
         return _refused(
             use,

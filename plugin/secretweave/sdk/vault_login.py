@@ -1,5 +1,6 @@
 """Who asks Vault: what stands under `auth`, the token that comes of it, and what becomes of that token."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from secretweave.stores.base import Context, SecretKeyRef
 SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
 CREDENTIAL_BYTES_MAX = 64 << 10
 CLOSING_SECONDS = 1.5
+LASTING_REFUSED_SECONDS = 0.4
+"""Below the shortest pause after which a kept store is asked again."""
 RENEWED_AFTER = 2 / 3
 """Of a token's time: what is left is for trying again while Vault does not answer."""
 RETRY_SECONDS_MIN = 1.0
@@ -149,6 +152,7 @@ class Tokens:
         self._token = None if way.log_in else Token(way.token)
         self._made: list[Token] = []
         self._refused: StoreError | None = None
+        self._refused_until = math.inf
         self._replaced = False
 
     def take(self, *, leasing: bool = False, counts: bool = True) -> Token:
@@ -165,8 +169,8 @@ class Tokens:
 
     def _serving(self, *, leasing: bool) -> Token:
         """The present token, or a new one. Under the lock."""
-        if self._refused:
-            raise self._refused
+        if self._refused and time.monotonic() < self._refused_until:
+            raise type(self._refused)(self._refused.what, why=self._refused.why, fix=self._refused.fix)
         ended = [each for each in self._made if each.is_over()]
         if any(each.leased for each in ended):
             self._lose_leases()
@@ -209,6 +213,8 @@ class Tokens:
         """
         with self._lock:
             if answer.status != 403:
+                # A kept store meets more than one end of a token.
+                self._replaced &= not (self._lasting and answer.status < 400)
                 token.proved |= answer.status < 400
                 token.leased |= bool(answer.body.get("lease_id"))
                 return False
@@ -237,6 +243,7 @@ class Tokens:
             made, self._made = self._made, []
             self._token = None
             self._refused = StoreError("the store is closed", fix="report it: this is a defect")
+            self._refused_until = math.inf
         for token in made:
             if token.revocable and not token.leased and not token.is_over() and (not token.uses or token.left):
                 self._http.try_once(token.revoking())
@@ -258,8 +265,9 @@ class Tokens:
             # A login may use up a secret ID: it is sent again only where Vault cannot have seen it.
             token = _token(self._http.ask(self._log_in, twice=False), self.identity, begin)
         except StoreError as error:
-            # The others who wait would be refused alike.
+            # The others who wait would be refused alike; a kept store asks anew, when its turn comes.
             self._refused = error
+            self._refused_until = time.monotonic() + LASTING_REFUSED_SECONDS if self._lasting else math.inf
             raise
         self._made.append(token)
         return token

@@ -146,9 +146,12 @@ class Client:
 
         try:
             for name, stream in sources:
+                # Before it is announced: from then on it holds a place of the daemon's, and a chart may be slow.
+                data = stream.read(wire.PIECE)
                 channel.send(wire.SOURCE, wire.packed({"name": name}), heed=heed)
-                while data := stream.read(wire.PIECE):
+                while data:
                     channel.send(wire.DATA, data, heed=heed)
+                    data = stream.read(wire.PIECE)
             channel.send(wire.END, heed=heed)
         except wire.Gone:
             # What it said before it left can still be read.

@@ -15,6 +15,7 @@ what was found, and one request after each pause finds out whether it still hold
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from secretweave import stores
@@ -39,7 +40,7 @@ LEFT_SECONDS = 60.0
 is known of a store that has no client is forgotten."""
 IN_STREAM = "(in the stream)"
 """What the metrics call each store that is not the configuration's: there is no end of them."""
-CLOSING_SECONDS_MAX = 5.0
+CLOSING_SECONDS_MAX = 3.0
 """At the daemon's end, for all clients together."""
 SLACK_SECONDS = 1.0
 """A call is held to hang when it has taken so much more than its limit."""
@@ -161,12 +162,13 @@ class Kept:
                 client = slot.client
                 if client is not None and client.hangs(now):
                     self._hung(slot, client)
-                elif client is not None and now > client.used + self._idle_seconds and not client.calls:
+                elif client is not None and now > client.used + self._idle_seconds and not client.users:
                     self._drop(slot)
                 if slot.client is None and slot.opening is None and now > slot.used + LEFT_SECONDS:
                     slot.gone = True
                     del self._slots[key]
             self._shrink()
+            self._count()
             for client in self._dropped:
                 if now > client.used + LEFT_SECONDS and not client.calls:
                     self._close(client)
@@ -213,16 +215,24 @@ class Kept:
                     client = None
                 if client is not None:
                     client.users += 1
+                    client.used = slot.used
                     loan.client = client
                     return loan
                 flight = slot.opening
-                mine = flight is None or slot.used > flight.begun + limits.seconds + SLACK_SECONDS
+                hangs = flight is not None and slot.used > flight.begun + limits.seconds + SLACK_SECONDS
+                if hangs:
+                    slot.opening = None
+                    self._failed(slot, None, _slow(limits), slot.used)
+                    self._admit(slot, loan, limits)
+                mine = flight is None or hangs
                 if mine:
                     flight = slot.opening = _Flight()
             assert flight is not None
             if mine:
                 self._open(slot, flight, config, context, limits)
             elif not flight.done.wait(max(ends - time.monotonic(), 0)):
+                with self._lock:
+                    self._give_up_probe(slot, loan)
                 raise _slow(limits)
             if isinstance(flight.result, StoreError):
                 with self._lock:
@@ -251,6 +261,8 @@ class Kept:
                 client = _Client(slot, store, limits)
                 if slot.client is None and not slot.gone:
                     slot.client = client
+                    # Else it would be the one that was used longest ago, and the first to go.
+                    slot.used = client.opened
                     self._shrink()
                 else:
                     # This one hung, and another was opened meanwhile; or the slot was let go.
@@ -410,8 +422,10 @@ class Kept:
         if not client.closed:
             client.closed = True
             thread = threading.Thread(target=client.store.close, daemon=True)
-            thread.start()
-            self._closing.append(thread)
+            # Where no thread can be had, what it holds ends by its own time.
+            with suppress(RuntimeError):
+                thread.start()
+                self._closing.append(thread)
 
     def _settle(self) -> None:
         self._dropped = [client for client in self._dropped if not client.closed]

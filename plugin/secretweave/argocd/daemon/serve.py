@@ -63,7 +63,7 @@ def serve(load: Load, given: str | None, path: str, environ: Mapping[str, str], 
 
 class Daemon:
     def __init__(self, load: Load, given: str | None, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
-        """Raises SecretweaveError: the configuration is broken from the start."""
+        """Raises ConfigError: the metrics cannot be served."""
         import threading
 
         self._environ = environ
@@ -73,7 +73,7 @@ class Daemon:
         metrics = Metrics() if settings.metrics else None
         self._watch = Watch(say, metrics)
         self._kept = Kept(self._watch, settings.clients, settings.client_seconds)
-        self._room = threading.BoundedSemaphore(settings.concurrency)
+        self._room = _Room(settings.concurrency)
         self._changed = threading.Condition()
         self._connections = 0
         self._listener: socket.socket | None = None
@@ -82,7 +82,14 @@ class Daemon:
         self._wake, self._waking = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ticked = time.monotonic()
         self._end_metrics = metrics.start(settings.metrics, self._trouble) if metrics else None
+        self._note_faults()
         stores.preload(dict.fromkeys(store.type for store in config.stores))
+
+    def _note_faults(self) -> None:
+        try:
+            self._configuration.current()
+        except SecretweaveError as error:
+            self._adopt(error)
 
     def listen(self, path: str) -> None:
         """Raises ConfigError: the socket cannot be made there, or is another daemon's."""
@@ -281,7 +288,7 @@ class Daemon:
         stream = _Stream(channel, seconds)
         # Until the source is rendered, which may take long, the request needs no room.
         stream.begin()
-        if not self._room.acquire(timeout=max(deadline - time.monotonic(), 0)):
+        if not self._room.enter(app.project, max(deadline - time.monotonic(), 0)):
             raise SecretweaveError(
                 f"the daemon had no time for it before the run's deadline of {seconds:g} s was over",
                 why="it serves as many other Applications at a time as it may",
@@ -294,9 +301,40 @@ class Daemon:
             found = weaving.weave(app, config, stream.sources(), cast("BinaryIO", output), outside)
             output.flush()
         finally:
-            self._room.release()
+            self._room.leave(app.project)
         channel.send(wire.DONE, wire.packed({"bytes": output.size, "references": len(found.uses)}))
         return len(found.uses)
+
+
+class _Room:
+    """The places of requests that read and weave. One project never has all of them, whatever its charts cost."""
+
+    def __init__(self, places: int) -> None:
+        import threading
+
+        self._free = places
+        self._most = max(places * 3 // 4, 1)
+        self._held: dict[str, int] = {}
+        self._changed = threading.Condition()
+
+    def enter(self, project: str, seconds: float) -> bool:
+        """False: no place came free in that time."""
+        with self._changed:
+            fits = self._changed.wait_for(
+                lambda: self._free > 0 and self._held.get(project, 0) < self._most, timeout=seconds
+            )
+            if fits:
+                self._free -= 1
+                self._held[project] = self._held.get(project, 0) + 1
+            return fits
+
+    def leave(self, project: str) -> None:
+        with self._changed:
+            self._free += 1
+            self._held[project] -= 1
+            if not self._held[project]:
+                del self._held[project]
+            self._changed.notify_all()
 
 
 class _Loaded(NamedTuple):
@@ -310,7 +348,7 @@ class _Configuration:
     def __init__(
         self, load: Load, stamp: Callable[[], object], adopt: Callable[[Config | SecretweaveError], None]
     ) -> None:
-        """Raises SecretweaveError: it is broken. *adopt* is called with each further one, or what is wrong with it."""
+        """*adopt* is called with each further one, or what is wrong with it."""
         import threading
 
         self._load = load
@@ -318,9 +356,15 @@ class _Configuration:
         self._adopt = adopt
         self._lock = threading.Lock()
         seen = stamp()
-        self.last = load()
+        result: Config | SecretweaveError
+        try:
+            result = load()
+        except SecretweaveError as error:
+            # Every request is told. To end for it would end, with this container, the Pod's place in its Service.
+            result = error
+        self.last = result if isinstance(result, Config) else Config()
         """The last that was whole."""
-        self._loaded = _Loaded(seen, self.last)
+        self._loaded = _Loaded(seen, result)
 
     def current(self) -> Config:
         """Raises the faults of a broken one, each time."""

@@ -36,6 +36,8 @@ MESSAGE_MAX = 64 << 20
 """Of a message in several frames: a report of very many faults."""
 PIECE = 64 << 10
 """So much is taken from a socket at a time, and put into a frame of a stream."""
+POLL_MAX = 1 << 30
+"""Milliseconds; a C int has room for twice as many."""
 CREDENTIALS = struct.Struct("3i")
 """`struct ucred`: pid, uid, gid. https://man7.org/linux/man-pages/man7/unix.7.html"""
 INTERNAL_ERROR = 70
@@ -132,7 +134,7 @@ class Channel:
         # Not select(): a daemon may have more open files than that can name.
         poll = select.poll()
         poll.register(self._connection, (select.POLLIN if reading else 0) | (select.POLLOUT if writing else 0))
-        return bool(poll.poll(max(seconds, 0) * 1000))
+        return bool(poll.poll(min(max(seconds, 0) * 1000, POLL_MAX)))
 
 
 def packed(value: Any) -> bytes:

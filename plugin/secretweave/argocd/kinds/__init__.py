@@ -59,12 +59,41 @@ def find(name: str) -> Any:
     return import_module(f"{__name__}.{name}")
 
 
+def of_source(folder: str, chosen: str | None) -> Any:
+    """The module of the kind that is chosen, or that the folder's files tell.
+
+    Raises ConfigError: the chosen one is unknown; InputError: the folder is not of that kind, or of two at once.
+    """
+    if chosen is None:
+        return find(of_folder(folder))
+    kind = find(chosen)
+    if kind.MARKERS and not _marks(folder, kind.MARKERS):
+        raise InputError(
+            f"the parameter type is {chosen}, and the folder holds no {kind.MARKERS[0]}",
+            fix="correct the parameter type, or leave it out; or correct spec.source.path",
+        )
+    return kind
+
+
 def of_folder(folder: str) -> str:
-    """The kind of a source, by what its folder holds. Raises InputError: it is two kinds at once."""
+    """The kind of a source, by what its folder holds. Raises InputError: it is two kinds at once, or misspells one."""
     markers = {name: find(name).MARKERS for name in names()}
-    found = [
-        name for name, files in markers.items() if any(os.path.isfile(os.path.join(folder, file)) for file in files)
-    ]
+    found = [name for name, files in markers.items() if _marks(folder, files)]
     if len(found) > 1:
         raise InputError(f"the folder is {' and '.join(found)} at once", fix=f"set the parameter type: {found[0]}")
-    return found[0] if found else next(name for name, files in markers.items() if not files)
+    if found:
+        return found[0]
+    # Taken for plain files, a chart's own files would pass for manifests.
+    spelled = {file.casefold(): file for files in markers.values() for file in files}
+    for entry in sorted(os.listdir(folder)):
+        if entry.casefold() in spelled:
+            right = spelled[entry.casefold()]
+            raise InputError(
+                f"the folder holds a file {entry}, which is not called {right}",
+                fix=f"rename it to {right}, or set the parameter type: plain",
+            )
+    return next(name for name, files in markers.items() if not files)
+
+
+def _marks(folder: str, files: tuple[str, ...]) -> bool:
+    return any(os.path.isfile(os.path.join(folder, file)) for file in files)

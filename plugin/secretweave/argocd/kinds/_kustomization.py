@@ -126,7 +126,15 @@ class _Look:
         path = self._file(item, field, place)
         if path is None:
             return
-        if os.path.isdir(path):
+        if not os.path.exists(path):
+            self._faults.append(
+                InputError(
+                    f"there is no {item.value}",
+                    where=Where(place.name, line=item.line + 1, field=field),
+                    fix="correct the path: it is relative to the folder of the kustomization",
+                )
+            )
+        elif os.path.isdir(path):
             if path not in self._seen and len(self._seen) < FOLDERS_MAX:
                 self._seen.add(path)
                 self._waiting.append((path, plugins))

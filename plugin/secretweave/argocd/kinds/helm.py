@@ -34,6 +34,7 @@ UNREAD = re.compile("[\x7f-\x9f\ufeff\ufffe\uffff]")
 DECLARING = ("Chart.yaml", "requirements.yaml")
 LOCKS = ("Chart.lock", "requirements.lock")
 FILE_MAX = 4 << 20
+DEPTH_MAX = 100
 PIECE = 1 << 16
 LOCAL = "file://"
 REMOTE = re.compile(
@@ -148,6 +149,13 @@ def _values_files(job: Job) -> Iterator[str]:
     """Raises PolicyError: one is not of the repository; InputError: one is not there."""
     for index, name in enumerate(job.choices.get("values-files", ())):
         field = f"values-files[{index}]"
+        if name.startswith("$"):
+            raise InputError(
+                "a values file of another source cannot be used",
+                where=Where(field=field),
+                why="Argo CD gives a plugin one repository, and no `ref` of a multi-source Application",
+                fix="commit the file to the app's repository, or write it in the parameter values",
+            )
         if "://" in name:
             raise PolicyError(
                 "a values file is remote",
@@ -213,7 +221,7 @@ def _keys(path: str, field: str) -> list[str]:
             )
         else:
             keys[-1] += character
-    if escaped or not all(keys):
+    if escaped or not all(keys) or len(keys) > DEPTH_MAX:
         raise ConfigError(
             "the path of a value is malformed",
             where=Where(field=field),

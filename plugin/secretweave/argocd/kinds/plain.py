@@ -17,6 +17,7 @@ MARKERS = ()
 SUFFIXES = (".yaml", ".yml", ".json")
 SKIP = b"+argocd:skip-file-rendering"
 """A file that holds it anywhere is none of the app's."""
+GLOB_MAX = 4096
 PATTERNS_MAX = 256
 """Into which the braces of one glob may unfold."""
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -47,9 +48,9 @@ def manifests(job: Job) -> Generator[tuple[str, Readable], None, None]:
             ) from None
     if not found:
         raise InputError(
-            "the app's folder holds no .yaml, .yml or .json file that is chosen",
+            f"the app's folder {os.path.relpath(job.folder, job.root)} holds no .yaml, .yml or .json that is chosen",
             why="an app without manifests would have all that it has in the cluster deleted",
-            fix="correct spec.source.path, or the parameters include, exclude and recurse",
+            fix="correct spec.source.path; set the parameter recurse for files below it; look at include and exclude",
         )
 
 
@@ -81,13 +82,17 @@ def _glob(text: str, field: str) -> Callable[[str], object]:
 
     # A backslash takes the next character as it is, which fnmatch writes as a class of one.
     text = re.sub(r"\\(.)", lambda match: f"[{match[1]}]" if match[1] not in "{}," else match[0], text, flags=re.DOTALL)
+    if len(text) > GLOB_MAX:
+        raise ConfigError(f"the glob {field} is longer than {GLOB_MAX} characters", fix="shorten it")
     patterns = [text]
     while any(BRACES.search(pattern) for pattern in patterns):
-        patterns = [each for pattern in patterns for each in _unfolded(pattern)]
-        if len(patterns) > PATTERNS_MAX:
-            raise ConfigError(
-                f"the glob {field} unfolds into more than {PATTERNS_MAX} patterns", fix="use fewer braces in it"
-            )
+        folded, patterns = patterns, []
+        for pattern in folded:
+            patterns += _unfolded(pattern)
+            if len(patterns) > PATTERNS_MAX:
+                raise ConfigError(
+                    f"the glob {field} unfolds into more than {PATTERNS_MAX} patterns", fix="use fewer braces in it"
+                )
     # fnmatch's own groups never try a match twice: no glob takes long.
     return re.compile("|".join(map(translate, patterns))).match
 
