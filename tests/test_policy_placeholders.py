@@ -152,6 +152,6 @@ def test_no_text_is_too_much(text: str):
     "piece", ["${", "${'", '${["', "${[\\", "${a.", "${resources.", "${   ", '${resources["\\', "${\\"]
 )
 def test_long_texts_take_linear_time(piece: str):
-    began = time.monotonic()
+    began = time.process_time()
     find(piece * 100_000)
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3

@@ -37,11 +37,8 @@ class Host(NamedTuple):
 
 def generate(host: Host, out: BinaryIO) -> None:
     """Writes the Application's woven manifests. Raises SecretweaveError or Faults before the first byte is written."""
-    from secretweave import memory
     from secretweave.argocd.daemon import client
 
-    # What helm or kustomize might become, by a defect of theirs, must not read this process.
-    memory.protect()
     app = apps.from_environment(host.environ)
     daemon = client.connect(socket_of(host.environ), host.started)
     if daemon is not None:
@@ -49,8 +46,12 @@ def generate(host: Host, out: BinaryIO) -> None:
         with _manifests(app, host, terms.settings, terms.seconds) as sources:
             daemon.weave(sources, out, host.warn)
         return
+    from secretweave import memory
     from secretweave.argocd import weaving
     from secretweave.outputs import Outside
+
+    # What helm or kustomize might become, by a defect of theirs, must not read this process.
+    memory.protect()
 
     config = host.load()
     seconds = config.settings.limits.deadline

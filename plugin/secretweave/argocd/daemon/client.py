@@ -1,7 +1,8 @@
 """`generate`'s side of the daemon: hands it the rendered stream, and takes the woven one."""
 
+# Not `socket`, which makes enumerations of all its constants: that alone takes a tenth of a small run.
+import _socket
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
@@ -37,7 +38,7 @@ def connect(path: str, started: float) -> "Client | None":
 
     Raises SecretweaveError: the socket is there, and cannot be used.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     channel = wire.Channel(connection, time.monotonic() + HANDSHAKE_SECONDS)
     try:
         while True:
@@ -107,6 +108,10 @@ class Client:
         channel.ends = self._started + self._seconds + GRACE_SECONDS
         try:
             self._send(sources, warn)
+            # Now, while the daemon is at work: no value has come yet.
+            from secretweave import memory
+
+            memory.protect()
             return self._take(out, warn)
         except wire.Gone:
             _ended()

@@ -15,9 +15,9 @@ all but the last of which have the bit MORE in their kind. HELLO and FAULT are t
 between a daemon and a client of one version, and others refuse each other.
 """
 
+import _socket
 import json
 import select
-import socket
 import struct
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +38,7 @@ PIECE = 64 << 10
 """So much is taken from a socket at a time, and put into a frame of a stream."""
 POLL_MAX = 1 << 30
 """Milliseconds; a C int has room for twice as many."""
+SO_PEERCRED = 17
 CREDENTIALS = struct.Struct("3i")
 """`struct ucred`: pid, uid, gid. https://man7.org/linux/man-pages/man7/unix.7.html"""
 INTERNAL_ERROR = 70
@@ -60,7 +61,7 @@ class Message(NamedTuple):
 class Channel:
     """One connection. *ends*: until when it may wait, on time.monotonic's clock; whoever holds it may set it anew."""
 
-    def __init__(self, connection: socket.socket, ends: float) -> None:
+    def __init__(self, connection: _socket.socket, ends: float) -> None:
         connection.setblocking(False)
         self._connection = connection
         self._read = bytearray()
@@ -72,7 +73,7 @@ class Channel:
     def peer(self) -> int:
         """The uid of the process at the other end, as the kernel knows it."""
         size = CREDENTIALS.size
-        uid: int = CREDENTIALS.unpack(self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1]
+        uid: int = CREDENTIALS.unpack(self._connection.getsockopt(_socket.SOL_SOCKET, SO_PEERCRED, size))[1]
         return uid
 
     def send(self, kind: int, payload: bytes = b"", *, heed: "Callable[[], None] | None" = None) -> None:

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from secretweave.argocd.kinds import Job
 from secretweave.errors import ConfigError, Where
 
-VERSION = re.compile(r"v?[0-9]+\.[0-9]+(\.[0-9]+)?([-+][0-9A-Za-z.+-]*)?")
-API_VERSION = re.compile(r"[A-Za-z0-9.-]+(/[A-Za-z0-9.-]+){0,2}")
+VERSION = r"v?[0-9]+\.[0-9]+(\.[0-9]+)?([-+][0-9A-Za-z.+-]*)?"
+API_VERSION = r"[A-Za-z0-9.-]+(/[A-Za-z0-9.-]+){0,2}"
 
 
 @contextmanager
@@ -56,14 +56,14 @@ def capabilities(job: Job, version: str, api: str) -> list[str]:
     found = []
     kube_version = job.choices.get("kube-version") or job.app.kube_version
     if kube_version:
-        if not VERSION.fullmatch(kube_version):
+        if not re.fullmatch(VERSION, kube_version):
             raise ConfigError(
                 "the Kubernetes version is malformed", where=Where(field="kube-version"), fix="write it as 1.34.0"
             )
         found.append(f"{version}={kube_version}")
     chosen = job.choices.get("api-versions", ())
     # Helm takes the argument for a line of comma-separated values.
-    if not all(map(API_VERSION.fullmatch, chosen)):
+    if not all(re.fullmatch(API_VERSION, each) for each in chosen):
         raise ConfigError(
             "an API version is malformed",
             where=Where(field="api-versions"),

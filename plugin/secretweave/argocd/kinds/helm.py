@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from secretweave.argocd.programs import Call, Inline
 
 MARKERS = ("Chart.yaml",)
-RELEASE = re.compile(r"(?=.{1,53}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+RELEASE = r"(?=.{1,53}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 """https://github.com/helm/helm/blob/v3.22.0/pkg/chartutil/validate_name.go"""
 WORDS = {"true": True, "false": False, "null": None}
-WHOLE = re.compile(r"0|[+-]?[1-9][0-9]{0,18}")
-UNREAD = re.compile("[\x7f-\x9f\ufeff\ufffe\uffff]")
+WHOLE = r"0|[+-]?[1-9][0-9]{0,18}"
+UNREAD = "[\x7f-\x9f\ufeff\ufffe\uffff]"
 """What YAML wants escaped, and JSON does not."""
 DECLARING = ("Chart.yaml", "requirements.yaml")
 LOCKS = ("Chart.lock", "requirements.lock")
@@ -37,9 +37,7 @@ FILE_MAX = 4 << 20
 DEPTH_MAX = 100
 PIECE = 1 << 16
 LOCAL = "file://"
-REMOTE = re.compile(
-    r"(?:https|oci)://((?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?)(?:/[\w./~%+-]*)?", re.ASCII | re.IGNORECASE
-)
+REMOTE = r"(?:https|oci)://((?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?)(?:/[\w./~%+-]*)?"
 """Nothing that two readers of URLs could see another host in."""
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -126,7 +124,7 @@ def _call(job: Job, home: str, arguments: "Sequence[str | Inline]", *, fetches: 
 def _arguments(job: Job) -> tuple[str, ...]:
     choices = job.choices
     release = choices.get("release-name") or job.app.short_name
-    if not RELEASE.fullmatch(release):
+    if not re.fullmatch(RELEASE, release):
         raise ConfigError(
             "the release's name is not one that Helm takes",
             where=Where(field="release-name"),
@@ -240,7 +238,7 @@ def _typed(text: str, field: str) -> Any:
         )
     if text.lower() in WORDS:
         return WORDS[text.lower()]
-    if WHOLE.fullmatch(text) and -(1 << 63) <= int(text) < 1 << 63:
+    if re.fullmatch(WHOLE, text) and -(1 << 63) <= int(text) < 1 << 63:
         return int(text)
     return text
 
@@ -253,7 +251,7 @@ def _contradiction(field: str) -> ConfigError:
 
 def _as_yaml(value: dict[str, Any]) -> bytes:
     text = json.dumps(value, ensure_ascii=False)
-    return UNREAD.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+    return re.sub(UNREAD, lambda match: f"\\u{ord(match[0]):04x}", text).encode()
 
 
 def _declared(folder: str) -> list[Dependency]:
@@ -358,7 +356,7 @@ def _refused(dependency: Dependency, job: Job) -> SecretweaveError | None:
         except PolicyError as error:
             return error.at(where)
         return None
-    match = REMOTE.fullmatch(repository)
+    match = re.fullmatch(REMOTE, repository, re.ASCII | re.IGNORECASE)
     if match is None:
         return PolicyError(
             "a dependency's repository is not one that may be asked",

@@ -20,7 +20,7 @@ SKIP = b"+argocd:skip-file-rendering"
 GLOB_MAX = 4096
 PATTERNS_MAX = 256
 """Into which the braces of one glob may unfold."""
-BRACES = re.compile(r"\{([^{}]*)\}")
+BRACES = r"\{([^{}]*)\}"
 
 
 def manifests(job: Job) -> Generator[tuple[str, Readable], None, None]:
@@ -85,7 +85,7 @@ def _glob(text: str, field: str) -> Callable[[str], object]:
     if len(text) > GLOB_MAX:
         raise ConfigError(f"the glob {field} is longer than {GLOB_MAX} characters", fix="shorten it")
     patterns = [text]
-    while any(BRACES.search(pattern) for pattern in patterns):
+    while any(re.search(BRACES, pattern) for pattern in patterns):
         folded, patterns = patterns, []
         for pattern in folded:
             patterns += _unfolded(pattern)
@@ -98,7 +98,7 @@ def _glob(text: str, field: str) -> Callable[[str], object]:
 
 
 def _unfolded(pattern: str) -> list[str]:
-    match = BRACES.search(pattern)
+    match = re.search(BRACES, pattern)
     if match is None:
         return [pattern]
     return [pattern[: match.start()] + choice + pattern[match.end() :] for choice in match[1].split(",")]
