@@ -34,6 +34,8 @@ class Daemon(NamedTuple):
     path: str
     process: "subprocess.Popen[bytes]"
     log: Path
+    clients: list[client.Client]
+    """Closed with it."""
 
     def ask(
         self, stream: bytes, project: str = "shop", namespace: str = "default"
@@ -51,6 +53,7 @@ class Daemon(NamedTuple):
     def client(self) -> client.Client:
         found = client.connect(self.path, time.monotonic())
         assert found is not None, "nobody listens"
+        self.clients.append(found)
         return found
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
@@ -82,14 +85,17 @@ def daemon(
             | dict(environ or {}),
         ) as process,
     ):
+        clients: list[client.Client] = []
         try:
             ends = time.monotonic() + READY_SECONDS_MAX
             while not is_up(str(path)):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < ends, log.read_text()
                 time.sleep(0.02)
-            yield Daemon(str(path), process, log)
+            yield Daemon(str(path), process, log, clients)
         finally:
+            for each in clients:
+                each.close()
             process.kill()
 
 

@@ -96,6 +96,9 @@ class Client:
     def ping(self, seconds: float) -> None:
         self._channel.ends = time.monotonic() + seconds
         self._hello({"do": "ping"})
+        self.close()
+
+    def close(self) -> None:
         self._channel.close()
 
     def weave(self, sources: Iterable[tuple[str, Readable]], out: BinaryIO, warn: Callable[[str], None]) -> int:
@@ -131,10 +134,16 @@ class Client:
             wire.check_version(said)
             return _terms(said)
         except (KeyError, TypeError):
+            self.close()
             raise wire.malformed() from None
+        except SecretweaveError:
+            self.close()
+            raise
         except wire.Gone:
+            self.close()
             _ended()
         except wire.Late:
+            self.close()
             raise SecretweaveError(
                 "the daemon does not answer", why="it hangs, or is overloaded", fix="look at the daemon's log"
             ) from None
