@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from secretweave import config, stores
 from secretweave.config import configuration
-from secretweave.forms import Form, Seconds, Size
+from secretweave.forms import NAMESPACE, Form, Seconds, Size
 from secretweave.settings import key_of
 
 FOLDER = Path(configuration.__file__).parent.parent / "schemas"
@@ -56,7 +56,7 @@ def secret_store_schema() -> Schema:
             "namespace": {
                 "description": "The namespace that the store serves; without it, or with the operator's, every one.",
                 "type": "string",
-                "pattern": anchored(config.NAMESPACE.pattern),
+                "pattern": anchored(NAMESPACE.pattern),
             },
             "labels": {
                 "type": "object",

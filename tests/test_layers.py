@@ -58,7 +58,7 @@ OURS = (
     Rule("hosts*", "errors hosts*", "a host's habits, not the job"),
     Rule("argocd", "", "a page of the manual"),
     Rule("argocd/settings", "forms", "read with the configuration"),
-    Rule("argocd/app argocd/sandbox argocd/daemon/wire", "errors", "light: loaded for each Application"),
+    Rule("argocd/app argocd/sandbox argocd/daemon/wire", "errors forms", "light: loaded for each Application"),
     Rule("argocd/daemon/client", "errors memory reading argocd/app argocd/settings argocd/daemon/wire",
          "light, like those"),
     Rule("argocd/scrubbing", "", "text alone"),

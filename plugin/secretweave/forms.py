@@ -1,9 +1,15 @@
-"""Text in settings with a form of its own: sizes, durations, counts, paths. Read by `settings`; light to import."""
+"""Text with a form of its own: sizes, durations, counts and paths in settings, names of Kubernetes. Light to import."""
 
 import os
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
+
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#names
+NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""A DNS label."""
+PROJECT = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""An AppProject's: a DNS subdomain."""
 
 
 class Form(NamedTuple):

@@ -4,15 +4,11 @@ What a tenant sets arrives as ARGOCD_ENV_*, PARAM_* and ARGOCD_APP_PARAMETERS, a
 https://argo-cd.readthedocs.io/en/stable/user-guide/build-environment/
 """
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from secretweave.errors import ConfigError
-
-PROJECT = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-"""An AppProject's name: a DNS subdomain."""
-NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+from secretweave.forms import NAMESPACE, PROJECT
 
 
 class App(NamedTuple):

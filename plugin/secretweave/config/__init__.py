@@ -18,6 +18,7 @@ from secretweave import settings, stores
 from secretweave.config import files, lookup
 from secretweave.config.configuration import Settings
 from secretweave.errors import ConfigError, Faults, SecretweaveError, Where
+from secretweave.forms import NAMESPACE
 from secretweave.model import StoreConfig
 from secretweave.settings import Place
 from secretweave.yamltree import Mapping, Node, Sequence
@@ -28,7 +29,6 @@ DEFAULT_LABEL = "app.humanitec.io/default-store"
 STORE_NAME = re.compile(r"(?=..)[a-z0-9]+(-[a-z0-9]+)*")
 """As `^[a-z0-9](?:-?[a-z0-9]+)+$` in the original system's API, without its exponential backtracking."""
 INTERNAL_STORE = "humanitec"
-NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class Config(NamedTuple):

@@ -29,6 +29,7 @@ from secretweave import stores
 from secretweave.config import lookup
 from secretweave.config.lookup import Unusable
 from secretweave.errors import ConfigError, PolicyError, Where
+from secretweave.forms import NAMESPACE, PROJECT
 from secretweave.settings import key_of
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ if TYPE_CHECKING:
 PLACEHOLDER = r"\{(project|namespace)\}"
 JOINED = r"\{(?:project|namespace)\}[A-Za-z0-9.-]*\{(?:project|namespace)\}"
 """Capitals count as well: where names are compared without case they hold nothing apart."""
-NAMES = {
-    "project": r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
-    "namespace": r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
-}
+NAMES = {"project": PROJECT, "namespace": NAMESPACE}
 HOST = r"[^/]*://[^/?#]*"
 FROM_VARIABLES = (
     "credentials come from variables, in whose names `-`, `.` and `_` are one: two tenants could have the same",

@@ -20,12 +20,13 @@ from typing import BinaryIO, NamedTuple, cast
 
 from secretweave import __version__, memory, report, stores
 from secretweave.argocd import weaving
-from secretweave.argocd.app import NAMESPACE, PROJECT, App
+from secretweave.argocd.app import App
 from secretweave.argocd.daemon import wire
 from secretweave.argocd.daemon.kept import Kept
 from secretweave.argocd.daemon.watch import Metrics, Watch, outcome_of
 from secretweave.config import Config, files
 from secretweave.errors import ConfigError, InputError, SecretweaveError
+from secretweave.forms import NAMESPACE, PROJECT
 from secretweave.outputs import Outside
 from secretweave.reading import Readable
 
