@@ -68,6 +68,7 @@ def settled(daemon: Daemon, event: str, count: int = 1) -> list[dict[str, object
     return found
 
 
+@pytest.mark.once
 def test_every_golden_case_is_the_same_as_without_it(
     tmp_path: Path, config: Path, running: Daemon, secretweave: Command
 ):
@@ -574,6 +575,7 @@ def get(port: int, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
+@pytest.mark.once
 def test_memory_stays_bounded_while_huge_streams_pass(tmp_path: Path, config: Path):
     """What goes beyond the spool's memory lies encrypted on disk; 8 x 40 MB at once are not 320 MB."""
     with config.open("a") as file:

@@ -20,6 +20,8 @@ from secretweave.config import Config, binding
 from secretweave.errors import Faults, PolicyError
 from secretweave.policy.settings import StoreRule
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 ARGOCD = ROOT / "argocd"
 EXAMPLE = ARGOCD / "example"

@@ -91,6 +91,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.once
 @given(JSON | st.fixed_dictionaries({"several": JSON, "faults": st.lists(JSON)}))
 def test_a_fault_that_is_none_is_told_as_such(said: Any):
     assert isinstance(wire.fault_of(wire.packed(said)), SecretweaveError)

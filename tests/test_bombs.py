@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n"
 REFERENCE = "secret://shop/app/token"
 OPTIONAL = "secret://shop/none?optional=true"

@@ -22,6 +22,8 @@ from tests.servers.gcp import Failure, Google
 from tests.servers.moto import ANY_KEYS, REGION, Moto, running
 from tests.servers.proxy import Proxy, Rule, Status
 
+pytestmark = pytest.mark.once
+
 Doctor = Callable[..., str]
 
 ARGOCD = Path(__file__).parent.parent / "argocd"

@@ -20,6 +20,8 @@ from secretweave.errors import SecretweaveError
 from secretweave.outputs import Outside
 from tests.conftest import GOLDEN
 
+pytestmark = pytest.mark.once
+
 VALUE = "v4lue-of-the-store"
 CANARY = "c4nary-in-the-manifest"
 

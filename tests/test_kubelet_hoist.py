@@ -16,6 +16,8 @@ from secretweave.outputs import Outside
 from secretweave.pipeline import Run
 from secretweave.text.kubelet import expand
 
+pytestmark = pytest.mark.once
+
 VALUES = {"a": "one", "b": "$(A) $$ $(SECRETWEAVE_0)", "c": "", "d": "two\nlines: 'x' \"y\" $"}
 """None expands, whatever it looks like, and none breaks a text of one line."""
 NAMES = ["A", "B", "C", "SECRETWEAVE_0", "SECRETWEAVE_2"]

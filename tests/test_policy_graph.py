@@ -16,6 +16,8 @@ from secretweave.policy.resources import Criterion, Provision, Resource
 from secretweave.policy.settings import ResourceKeys, Restricted
 from secretweave.yamltree import Mapping, load
 
+pytestmark = pytest.mark.once
+
 SECRET = "secret_refs: {p: {store: my-store, ref: path}}"
 
 
