@@ -331,7 +331,7 @@ def test_a_fault_of_a_key_service(
     sops: Sops, kms: tuple[Any, dict[str, str]], fault: str, cls: type[StoreError], why: str
 ):
     server, environ = kms
-    path = sops.encrypted("s.yaml", "a: hunter2\n", "--kms", ARN, **environ)
+    path = sops.encrypted("s.yaml", "a: hunter2\n", "--kms", ARN, **environ | {"AWS_MAX_ATTEMPTS": "3"})
     if fault == "down":
         server.shutdown()
         server.server_close()
