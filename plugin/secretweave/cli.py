@@ -119,9 +119,12 @@ def plan(request: Request, load: "Load") -> None:
     """`secretweave plan`: what would be read, and where it would go. Raises ConfigError for an unknown format."""
     _known_format(request)
     uses = _uses(request, load)
-    told = report.as_json(uses) if request.format == "json" else report.table(uses)
-    # Whatever the locale: names come from manifests and from file names.
-    sys.stdout.buffer.write(told.encode(errors="backslashreplace"))
+    _put(report.as_json(uses) if request.format == "json" else report.table(uses))
+
+
+def _put(text: str) -> None:
+    """To stdout, whatever the locale: names come from manifests and from file names."""
+    sys.stdout.buffer.write(text.encode(errors="backslashreplace"))
 
 
 def _known_format(request: Request) -> None:
@@ -186,8 +189,7 @@ def examine(request: Request, _load: "Load") -> int:
 
     _known_format(request)
     found = doctor.examine(os.environ, doctor.Options(request.config, request.namespace, request.identity, request.ref))
-    told = doctor.as_json(found) if request.format == "json" else doctor.text(found)
-    sys.stdout.buffer.write(told.encode(errors="backslashreplace"))
+    _put(doctor.as_json(found) if request.format == "json" else doctor.text(found))
     return 0 if doctor.is_well(found) else 1
 
 

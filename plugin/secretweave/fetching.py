@@ -130,12 +130,17 @@ class _Remote:
                 fix="look after the store, or raise limits.deadline in the configuration",
             )
         if any(now >= since + times.request_seconds for since in self.since.values()):
-            return Unavailable(
-                f"it did not answer within {times.request_seconds:g} s",
-                why="the store, or the network on the way to it, is slow or hangs",
-                fix="look after the store, or raise limits.request in the configuration",
-            )
+            return slow(times.request_seconds)
         return None
+
+
+def slow(seconds: float) -> Unavailable:
+    """What is wrong with a store that takes longer than that for one thing."""
+    return Unavailable(
+        f"it did not answer within {seconds:g} s",
+        why="the store, or the network on the way to it, is slow or hangs",
+        fix="look after the store, or raise limits.request in the configuration",
+    )
 
 
 class _Asking:

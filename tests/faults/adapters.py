@@ -15,7 +15,6 @@ from ruamel.yaml import YAML
 from tests.faults.running import Adapter, Front, Started, value
 from tests.faults.table import BODY_CANARY, REFS, Kind, Vendor
 from tests.hosts.cluster import cluster
-from tests.hosts.programs import need
 from tests.hosts.vault import VaultServer
 from tests.hosts.vault import vault as start_vault
 from tests.servers.azure import IDENTITY_HEADER, TENANT, Azure
@@ -268,8 +267,6 @@ def kubernetes(folder: Path, authority: Authority) -> Iterator[Adapter]:
         "forbidden": error(403, "Forbidden"),
         "expired": error(401, "Unauthorized"),
     }
-    for name in ("etcd", "kube-apiserver"):
-        need(name)
     with cluster(folder) as path:
         config = YAML(typ="safe", pure=True).load(path)
         server = config["clusters"][0]["cluster"]["server"]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.hosts.build import path_of
+from tests.hosts.programs import need
 from tests.servers.certificates import Authority
 
 READY_SECONDS_MAX = 120
@@ -96,7 +96,7 @@ def cluster(folder: Path) -> Iterator[Path]:
     authority.issue("client")
     etcd = start(
         [
-            str(path_of("etcd")),
+            str(need("etcd")),
             f"--data-dir={folder / 'etcd'}",
             "--unsafe-no-fsync",
             f"--listen-client-urls=http://127.0.0.1:{client}",
@@ -109,7 +109,7 @@ def cluster(folder: Path) -> Iterator[Path]:
     )
     server = start(
         [
-            str(path_of("kube-apiserver")),
+            str(need("kube-apiserver")),
             f"--etcd-servers=http://127.0.0.1:{client}",
             "--bind-address=127.0.0.1",
             f"--secure-port={secure}",

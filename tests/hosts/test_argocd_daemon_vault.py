@@ -14,7 +14,7 @@ import pytest
 
 from secretweave.argocd.app import App
 from secretweave.errors import SecretweaveError
-from tests.hosts.vault import VaultServer
+from tests.hosts.vault import VaultServer, undisturbed
 from tests.servers.daemon import Daemon, daemon
 
 MOUNT, LOGIN = "tenants", "tenants-userpass"
@@ -37,10 +37,8 @@ def filled(vault: VaultServer) -> VaultServer:
 
 @pytest.fixture
 def server(filled: VaultServer) -> Iterator[VaultServer]:
-    filled.reset()
-    yield filled
-    filled.latency(0)
-    filled.answer(0)
+    with undisturbed(filled) as server:
+        yield server
 
 
 @pytest.fixture

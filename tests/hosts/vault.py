@@ -121,6 +121,15 @@ class VaultServer(NamedTuple):
 
 
 @contextmanager
+def undisturbed(server: VaultServer) -> Iterator[VaultServer]:
+    """A shared Vault for one test: it counts from zero, and is itself again afterwards."""
+    server.reset()
+    yield server
+    server.latency(0)
+    server.answer(0)
+
+
+@contextmanager
 def vault(folder: Path, *, tls: bool = True, client_ca: bool = False) -> Iterator[VaultServer]:
     """A Vault with nothing in it. *folder* takes its certificates; *client_ca*: it demands one of its clients too."""
     command = [str(need("vault"))]

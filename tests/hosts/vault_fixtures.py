@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hosts.vault import VaultServer
+from tests.hosts.vault import VaultServer, undisturbed
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,5 @@ def filled(vault: VaultServer) -> VaultServer:
 
 @pytest.fixture
 def server(filled: VaultServer) -> Iterator[VaultServer]:
-    filled.reset()
-    yield filled
-    filled.latency(0)
-    filled.answer(0)
+    with undisturbed(filled) as server:
+        yield server

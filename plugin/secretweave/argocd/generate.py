@@ -52,7 +52,6 @@ def generate(host: Host, out: BinaryIO) -> None:
 
     # What helm or kustomize might become, by a defect of theirs, must not read this process.
     memory.protect()
-
     config = host.load()
     seconds = config.settings.limits.deadline
     with _manifests(app, host, config.settings.argocd, seconds) as sources:
@@ -63,12 +62,11 @@ def prepare(host: Host) -> None:
     """What must be there before the source is rendered: dependencies of charts, from hosts that are allowed."""
     app = apps.from_environment(host.environ)
     source = _source(app, host.environ)
-    kind = kinds.of_source(source.folder, parameters.read(host.environ).get("type"))
-    if not hasattr(kind, "prepare") or kind.is_prepared(source.folder):
+    if not hasattr(source.kind, "prepare") or source.kind.is_prepared(source.folder):
         return
     # Argo CD has this run before each rendering: only now is there a reason to read a configuration.
     config = host.load()
-    kind.prepare(_job(app, host, source, config.settings.argocd, config.settings.limits.deadline))
+    source.kind.prepare(_job(app, host, source, config.settings.argocd, config.settings.limits.deadline))
 
 
 def announced(host: Host) -> str:
@@ -84,21 +82,22 @@ def socket_of(environ: Mapping[str, str]) -> str:
 def _manifests(app: App, host: Host, settings: "ArgoCD", seconds: float) -> Any:
     """(name, stream) of each part; to be closed."""
     source = _source(app, host.environ)
-    choices = parameters.read(host.environ)
-    kind = kinds.of_source(source.folder, choices.get("type"))
-    for name in parameters.idle(choices, kind.__name__.rpartition(".")[2]):
+    for name in parameters.idle(source.choices, source.kind.__name__.rpartition(".")[2]):
         host.warn(f"the parameter {name} is for sources of another type: it has no effect")
-    return closing(kind.manifests(_job(app, host, source, settings, seconds)))
+    return closing(source.kind.manifests(_job(app, host, source, settings, seconds)))
 
 
 class _Source(NamedTuple):
     root: str
     """Of the repository's copy. Absolute and without symbolic links, like the next one."""
     folder: str
+    choices: Mapping[str, Any]
+    kind: Any
+    """The module."""
 
 
 def _source(app: App, environ: Mapping[str, str]) -> _Source:
-    """Where the source lies, when nothing in the repository leads out of it. Raises InputError, or Faults."""
+    """What is to be rendered, when nothing in the repository leads out of it. Raises SecretweaveError, or Faults."""
     folder = os.path.realpath(os.getcwd())
     root = tree.root_of(folder, app.source_path)
     # A source that lies elsewhere was reached by a link, if argocd-cmp-server let it through.
@@ -109,9 +108,10 @@ def _source(app: App, environ: Mapping[str, str]) -> _Source:
             "the app's folder is not in the repository", fix="let spec.source.path name a folder that is no link"
         )
     tree.check(root, folder)
-    return _Source(root, folder)
+    choices = parameters.read(environ)
+    return _Source(root, folder, choices, kinds.of_source(folder, choices.get("type")))
 
 
 def _job(app: App, host: Host, source: _Source, settings: "ArgoCD", seconds: float) -> Job:
-    choices = parameters.read(host.environ)
-    return Job(app, choices, *source, settings, host.environ, host.started + seconds, seconds, host.warn)
+    deadline = host.started + seconds
+    return Job(app, source.choices, source.root, source.folder, settings, host.environ, deadline, seconds, host.warn)

@@ -153,10 +153,7 @@ def _know_variable(name: str, variable: str, value: str) -> None:
         return
     known = {parameter.name.upper().replace("-", "_"): parameter for parameter in TABLE}
     if name not in known:
-        import difflib
-
-        near = difflib.get_close_matches(name, known, 1)
-        fix = f"did you mean {near[0]}?" if near else f"take it out; there are {', '.join(known)}"
+        fix = _nearest(name, known, "take it out; there are")
         raise _wrong(f"there is no setting {name[:64]}", f"{WHERE}.env", fix)
     if known[name].collection == MAP:
         raise _wrong(
@@ -185,12 +182,17 @@ def _known(entry: Any, field: str) -> Parameter:
     if not isinstance(name, str):
         raise _wrong("a parameter has no name", field, "name it")
     if name not in BY_NAME:
-        import difflib
-
-        near = difflib.get_close_matches(name.lower(), BY_NAME, 1)
-        fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(BY_NAME)}"
+        fix = _nearest(name.lower(), BY_NAME, "use one of")
         raise _wrong(f"there is no parameter {name[:64]}", field, fix)
     return BY_NAME[name]
+
+
+def _nearest(name: str, known: Mapping[str, Parameter], otherwise: str) -> str:
+    """The fix for an unknown name. Not settings.nearest, whose module brings the YAML library."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(known)}"
 
 
 def _value(parameter: Parameter, entry: dict[str, Any], field: str) -> Any:

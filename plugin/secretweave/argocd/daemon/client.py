@@ -129,21 +129,22 @@ class Client:
 
     def _hello(self, request: dict[str, object]) -> Terms:
         try:
+            return self._greeted(request)
+        except BaseException:
+            self.close()
+            raise
+
+    def _greeted(self, request: dict[str, object]) -> Terms:
+        try:
             self._channel.send(wire.HELLO, wire.packed({"version": __version__} | request))
             said = wire.unpacked(self._next(wire.TERMS))
             wire.check_version(said)
             return _terms(said)
         except (KeyError, TypeError):
-            self.close()
             raise wire.malformed() from None
-        except SecretweaveError:
-            self.close()
-            raise
         except wire.Gone:
-            self.close()
             _ended()
         except wire.Late:
-            self.close()
             raise SecretweaveError(
                 "the daemon does not answer", why="it hangs, or is overloaded", fix="look at the daemon's log"
             ) from None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from secretweave import stores
 from secretweave.argocd.daemon.watch import Watch
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
+from secretweave.fetching import slow
 from secretweave.model import Record, StoreConfig
 from secretweave.outputs import Keeping
 from secretweave.stores.base import BatchStore, CallLimits, Context, Outcome, Store, Wanted
@@ -222,7 +223,7 @@ class Kept:
                 hangs = flight is not None and slot.used > flight.begun + limits.seconds + SLACK_SECONDS
                 if hangs:
                     slot.opening = None
-                    self._failed(slot, None, _slow(limits), slot.used)
+                    self._failed(slot, None, slow(limits.seconds), slot.used)
                     self._admit(slot, loan, limits)
                 mine = flight is None or hangs
                 if mine:
@@ -233,7 +234,7 @@ class Kept:
             elif not flight.done.wait(max(ends - time.monotonic(), 0)):
                 with self._lock:
                     self._give_up_probe(slot, loan)
-                raise _slow(limits)
+                raise slow(limits.seconds)
             if isinstance(flight.result, StoreError):
                 with self._lock:
                     self._give_up_probe(slot, loan)
@@ -290,7 +291,7 @@ class Kept:
         with self._lock:
             self._admit(client.slot, loan, limits)
         if not client.room.acquire(timeout=limits.seconds):
-            raise _slow(limits)
+            raise slow(limits.seconds)
         begun, call = time.monotonic(), object()
         with self._lock:
             client.calls[call] = client.used = begun
@@ -354,7 +355,7 @@ class Kept:
     def _landed(self, client: _Client, flight: _Flight) -> Outcome:
         seconds = client.limits.seconds
         if not flight.done.wait(max(flight.begun + seconds + SLACK_SECONDS - time.monotonic(), 0)):
-            return _slow(client.limits)
+            return slow(client.limits.seconds)
         outcome: Outcome = flight.result
         return _again(outcome) if isinstance(outcome, StoreError) else outcome
 
@@ -398,7 +399,7 @@ class Kept:
                 self._drop(slot)
 
     def _hung(self, slot: _Slot, client: _Client) -> None:
-        self._failed(slot, None, _slow(client.limits), time.monotonic())
+        self._failed(slot, None, slow(client.limits.seconds), time.monotonic())
         self._drop(slot)
 
     def _drop(self, slot: _Slot) -> None:
@@ -576,14 +577,6 @@ def _told(outage: _Outage, now: float) -> Unavailable:
     again = f"so since {since} UTC; it is asked again in {max(outage.until - now, 0) + 0.5:.0f} s"
     return Unavailable(
         error.what, where=error.where, why=f"{error.why}; {again}" if error.why else again, fix=error.fix
-    )
-
-
-def _slow(limits: CallLimits) -> Unavailable:
-    return Unavailable(
-        f"it did not answer within {limits.seconds:g} s",
-        why="the store, or the network on the way to it, is slow or hangs",
-        fix="look after the store, or raise limits.request in the configuration",
     )
 
 
