@@ -102,7 +102,10 @@ class Exchange:
 
     async def reset(self) -> None:
         """Ends the connection so that the other side reads ECONNRESET, not the end of the data."""
-        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection = self._writer.get_extra_info("socket")
+        # None: the client has left already, and there is nobody to reset.
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
         self.closed = True
 
