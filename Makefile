@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 LOCK := $(PYTHON) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--only-binary :all: --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
 
-EXTRAS := argocd aws azure gcp kubernetes vault
+EXTRAS := argocd aws azure flux gcp kubernetes vault
 
 .PHONY: help
 help: ## this list

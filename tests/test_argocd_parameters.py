@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from secretweave.argocd import kinds, parameters
+from secretweave.argocd import parameters
 from secretweave.argocd.app import App
 from secretweave.errors import ConfigError
+from secretweave.sources import kinds
 
 APP = App("team_shop", "default", "shop", "apps/shop", "1.31.2", ())
 

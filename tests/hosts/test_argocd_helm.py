@@ -16,8 +16,8 @@ import pytest
 from pytest_subprocess import FakeProcess
 
 from secretweave.argocd.app import App
-from secretweave.argocd.kinds import Job, helm
 from secretweave.argocd.settings import ArgoCD, Helm
+from secretweave.sources.kinds import Job, helm
 from tests.argocd_source import Source, array, config_map, mapping, names_below, text, unvisited
 from tests.hosts.programs import documents, need
 from tests.servers.certificates import Authority
@@ -396,7 +396,7 @@ def test_a_schema_elsewhere(chart: Source):
 
 def test_a_link_to_a_file_of_the_sidecar_made_after_the_look(chart: Source):
     """Landlock, where the kernel has it, holds even if the look at the repository were passed."""
-    from secretweave.argocd import sandbox
+    from secretweave.sources import sandbox
 
     if not sandbox.landlock_abi():
         pytest.skip("the kernel has no Landlock")

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from secretweave.argocd import sandbox
 from secretweave.argocd.app import App
-from secretweave.argocd.kinds import Job, _kustomization, kustomize
 from secretweave.argocd.settings import ArgoCD, Helm, Kustomize
 from secretweave.errors import InputError
 from secretweave.reading import Readable
+from secretweave.sources import sandbox
+from secretweave.sources.kinds import Job, _kustomization, kustomize
 from tests.argocd_source import Source, array, config_map, names_below, text, unvisited
 from tests.hosts.programs import documents, need
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from secretweave.argocd import sandbox
+from secretweave.sources import sandbox
 from tests.hosts.argocd import cmp_server
 from tests.hosts.programs import Kubectl, need
 from tests.hosts.vault import VaultServer

@@ -11,10 +11,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from secretweave.argocd import app as apps
-from secretweave.argocd import kinds, parameters, tree
+from secretweave.argocd import parameters
 from secretweave.argocd.app import App
-from secretweave.argocd.kinds import Job
 from secretweave.errors import InputError
+from secretweave.sources import kinds, tree
+from secretweave.sources.kinds import Job
 
 if TYPE_CHECKING:
     from secretweave.argocd.settings import ArgoCD

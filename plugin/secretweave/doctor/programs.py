@@ -4,10 +4,10 @@ import re
 import time
 from collections.abc import Iterator
 
-from secretweave.argocd import programs, sandbox
-from secretweave.argocd.programs import Call
 from secretweave.doctor.base import Case, Finding, judged
 from secretweave.errors import SecretweaveError
+from secretweave.sources import programs, sandbox
+from secretweave.sources.programs import Call
 
 SECONDS = 10.0
 VERSION = re.compile(r"v?([0-9]{1,4})\.([0-9]{1,4})(?:\.[0-9]{1,4})?\S{0,40}")

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO
 
-from secretweave.argocd import tree
-from secretweave.argocd.kinds import Job
 from secretweave.errors import ConfigError, InputError, Where
 from secretweave.reading import Readable
+from secretweave.sources import tree
+from secretweave.sources.kinds import Job
 
 MARKERS = ()
 SUFFIXES = (".yaml", ".yml", ".json")

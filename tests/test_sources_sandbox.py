@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from secretweave.argocd import sandbox
+from secretweave.sources import sandbox
 
 pytestmark = pytest.mark.filterwarnings(
     # From Python 3.12 on, where the tests run in parallel: their runner has a second thread.
@@ -258,7 +258,7 @@ def test_what_is_not_confined_is_not_started(tmp_path: Path):
     """A container's seccomp profile that refuses filters, as a filter of the test's own."""
     (tmp_path / "started.py").write_text("""\
 import ctypes, sys, time
-from secretweave.argocd import programs, sandbox
+from secretweave.sources import programs, sandbox
 from secretweave.errors import SecretweaveError
 
 prctl = 157 if sandbox.MACHINES["x86_64"].arch == int(sys.argv[1]) else 167

@@ -5,17 +5,17 @@ https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/
 
 from collections.abc import Generator
 
-from secretweave.argocd.kinds import Job, _private
 from secretweave.errors import PolicyError
 from secretweave.reading import Readable
+from secretweave.sources.kinds import Job, _private
 
 MARKERS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 
 
 def manifests(job: Job) -> Generator[tuple[str, Readable], None, None]:
     """Raises Faults of what it names, ConfigError; kustomize's own failure comes from the stream's end."""
-    from secretweave.argocd import programs
-    from secretweave.argocd.kinds import _kustomization
+    from secretweave.sources import programs
+    from secretweave.sources.kinds import _kustomization
 
     with_helm = bool(job.choices.get("enable-helm"))
     if with_helm and not job.settings.kustomize.helm:

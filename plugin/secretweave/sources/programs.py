@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from secretweave.argocd import sandbox
-from secretweave.argocd.scrubbing import scrub
 from secretweave.errors import ConfigError, InputError, SecretweaveError
+from secretweave.sources import sandbox
+from secretweave.sources.scrubbing import scrub
 
 if TYPE_CHECKING:
     from subprocess import Popen

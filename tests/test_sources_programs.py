@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pytest_subprocess import FakeProcess
 
-from secretweave.argocd import programs, sandbox, scrubbing
-from secretweave.argocd.programs import Call, Inline
 from secretweave.errors import ConfigError, InputError, SecretweaveError
+from secretweave.sources import programs, sandbox, scrubbing
+from secretweave.sources.programs import Call, Inline
 
 pytestmark = pytest.mark.filterwarnings(
     # From Python 3.12 on, where the tests run in parallel: their runner has a second thread.
@@ -252,7 +252,7 @@ def test_no_handle_is_left_open(tmp_path: Path):
 def test_a_killed_run_leaves_no_program_behind(tmp_path: Path):
     code = f"""
 import time
-from secretweave.argocd import programs
+from secretweave.sources import programs
 call = programs.Call({PYTHON!r}, ["-I", "-S", "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"],
     "/", {{}}, [{sys.base_prefix!r}], [], "/", time.monotonic() + 60, 60)
 with programs.started(call) as output:

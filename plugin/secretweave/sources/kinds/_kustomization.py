@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from secretweave import yamltree
-from secretweave.argocd import tree
-from secretweave.argocd.kinds import Job
 from secretweave.errors import ConfigError, Faults, InputError, PolicyError, SecretweaveError, Where
+from secretweave.sources import tree
+from secretweave.sources.kinds import Job
 from secretweave.yamltree import Mapping, Node, Scalar, Sequence
 
 FILE_MAX = 4 << 20

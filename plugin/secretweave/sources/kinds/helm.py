@@ -16,13 +16,13 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from secretweave.argocd import tree
-from secretweave.argocd.kinds import Job, _private
 from secretweave.errors import ConfigError, Faults, InputError, PolicyError, SecretweaveError, Where
 from secretweave.reading import Readable
+from secretweave.sources import tree
+from secretweave.sources.kinds import Job, _private
 
 if TYPE_CHECKING:
-    from secretweave.argocd.programs import Call, Inline
+    from secretweave.sources.programs import Call, Inline
 
 MARKERS = ("Chart.yaml",)
 RELEASE = r"(?=.{1,53}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -52,7 +52,7 @@ class Dependency(NamedTuple):
 
 def manifests(job: Job) -> Generator[tuple[str, Readable], None, None]:
     """Raises SecretweaveError for what was chosen, or for the chart; Helm's own failure comes from the stream's end."""
-    from secretweave.argocd import programs
+    from secretweave.sources import programs
 
     missing = _missing(job.folder, _declared(job.folder))
     if missing:
@@ -71,7 +71,7 @@ def prepare(job: Job) -> None:
 
     Raises SecretweaveError, or Faults.
     """
-    from secretweave.argocd import programs
+    from secretweave.sources import programs
 
     missing = _missing(job.folder, _declared(job.folder))
     if not missing:
@@ -104,7 +104,7 @@ def prepare(job: Job) -> None:
 
 
 def _call(job: Job, home: str, arguments: "Sequence[str | Inline]", *, fetches: bool = False) -> "Call":
-    from secretweave.argocd import programs
+    from secretweave.sources import programs
 
     certificates = {name: job.environ[name] for name in CERTIFICATES if fetches and job.environ.get(name)}
     return programs.Call(
@@ -175,7 +175,7 @@ def _values_files(job: Job) -> Iterator[str]:
 
 def _inline(choices: Mapping[str, Any]) -> "Iterator[Inline]":
     """What wins over the values files, in Argo CD's order. Raises ConfigError: a path of a value is malformed."""
-    from secretweave.argocd.programs import Inline
+    from secretweave.sources.programs import Inline
 
     if choices.get("values"):
         yield Inline(choices["values"].encode(), "the parameter values", "--values=")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from secretweave.argocd import tree
 from secretweave.errors import Faults, InputError, PolicyError
+from secretweave.sources import tree
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from secretweave.argocd.kinds import Job
 from secretweave.errors import ConfigError, Where
+from secretweave.sources.kinds import Job
 
 VERSION = r"v?[0-9]+\.[0-9]+(\.[0-9]+)?([-+][0-9A-Za-z.+-]*)?"
 API_VERSION = r"[A-Za-z0-9.-]+(/[A-Za-z0-9.-]+){0,2}"
