@@ -6,6 +6,7 @@ Its JSON Schema, for editors, is schemas/configuration.json.
 from typing import Literal, NamedTuple
 
 from secretweave.argocd.settings import ArgoCD
+from secretweave.flux.settings import Flux
 from secretweave.forms import Count, FilePath, Seconds, Size
 from secretweave.policy.settings import Policy
 
@@ -98,3 +99,5 @@ class Settings(NamedTuple):
     report: Report = Report()
     argocd: ArgoCD = ArgoCD()
     """Only for the commands of `secretweave argocd`."""
+    flux: Flux = Flux()
+    """Only for the commands of `secretweave flux`."""
