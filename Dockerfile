@@ -1,4 +1,4 @@
-# The image of the Argo CD plugin, which is also the command by itself:
+# The image of the Argo CD plugin and of the Flux controller, which is also the command by itself:
 #
 #     docker run --rm -i --log-driver=none -v "$PWD/config.yaml:/etc/secretweave/config.yaml:ro" IMAGE < rendered.yaml
 #
@@ -40,6 +40,12 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
     go install -trimpath -ldflags="-s -w" sigs.k8s.io/kustomize/kustomize/v5@${KUSTOMIZE} && \
     cyclonedx-gomod bin -json -noserial -std -version ${KUSTOMIZE} -output /sbom/kustomize.cdx.json /programs/kustomize
 
+# Encrypts what the Flux controller publishes, and decrypts SOPS files of the store `file`.
+ARG SOPS=v3.13.3
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+    go install -trimpath -ldflags="-s -w" github.com/getsops/sops/v3/cmd/sops@${SOPS} && \
+    cyclonedx-gomod bin -json -noserial -std -version ${SOPS} -output /sbom/sops.cdx.json /programs/sops
+
 
 FROM ${PYTHON_IMAGE} AS package
 
@@ -56,8 +62,9 @@ RUN python3 -m venv tools && \
 # Compiled modules that never look at their source: nothing is to be written where nothing can be, starts are faster.
 ARG COMPILE="python -m compileall -q -j 0 --invalidation-mode unchecked-hash"
 
-# A space between two. `argocd` is for the metrics of `secretweave argocd serve`, the others are stores.
-ARG EXTRAS="argocd aws azure gcp kubernetes vault"
+# A space between two. `argocd` is for the metrics of `secretweave argocd serve`, `flux` for `secretweave flux`, the others
+# are stores.
+ARG EXTRAS="argocd aws azure flux gcp kubernetes vault"
 COPY plugin/requirements*.lock plugin/
 RUN set -- -r plugin/requirements.lock && \
     for extra in ${EXTRAS}; do set -- "$@" -r "plugin/requirements-${extra}.lock"; done && \

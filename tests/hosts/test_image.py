@@ -21,6 +21,7 @@ from tests.hosts.programs import absent, need, values
 
 HELM = PROGRAMS["helm3"].version
 KUSTOMIZE = PROGRAMS["kustomize"].version
+SOPS = PROGRAMS["sops"].version
 
 MANIFESTS = b"""\
 apiVersion: v1
@@ -167,6 +168,7 @@ def test_says_what_it_is_and_nothing_of_the_machine(name: str):
             "kustomize",
             {f"pkg:golang/sigs.k8s.io/kustomize/kustomize/v5@{KUSTOMIZE}", "pkg:golang/sigs.k8s.io/kustomize/api@"},
         ),
+        ("sops", {f"pkg:golang/github.com/getsops/sops/v3@{SOPS}", "pkg:golang/filippo.io/age@"}),
     ],
 )
 def test_lists_its_components(name: str, document: str, expected: set[str]):
