@@ -1,13 +1,14 @@
-"""The program on one screen: read -> find -> check -> resolve -> render -> write.
+"""The program on one screen: read -> find -> check -> resolve -> render (-> seal) -> write.
 
 Nothing reaches stdout before every step is done: a fault anywhere leaves it empty.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from secretweave import outputs, policy
 from secretweave.config import Config
+from secretweave.edits import Change
 from secretweave.errors import Faults, InputError, SecretweaveError
 from secretweave.find import MARKERS, concerns, scan
 from secretweave.outputs import Outside
@@ -44,14 +45,19 @@ def weave(sources: Sources, out: BinaryIO, config: Config, run: Run, outside: Ou
         _raise([*missing, *sorted(unfit, key=_place)])
         if len(changes) != len(found.edits):
             raise SecretweaveError("an edit was planned that could not be made", fix="report it: this is a defect")
-        position = 0
-        for change in changes:
-            out.writelines(spool.chunks(position, change.start))
-            out.write(change.data)
-            position = change.end
-        out.writelines(spool.chunks(position, spool.size))
+        woven = _woven(spool, changes)
+        out.writelines(output.seal(woven, config, outside) if hasattr(output, "seal") else woven)
         out.flush()
     return found
+
+
+def _woven(spool: Spool, changes: Iterable[Change]) -> Iterator[bytes | memoryview]:
+    position = 0
+    for change in changes:
+        yield from spool.chunks(position, change.start)
+        yield change.data
+        position = change.end
+    yield from spool.chunks(position, spool.size)
 
 
 def check(sources: Sources, config: Config, run: Run, warn: Callable[[str], None]) -> Findings:

@@ -9,6 +9,7 @@ from secretweave.argocd.settings import ArgoCD
 from secretweave.flux.settings import Flux
 from secretweave.forms import Count, FilePath, Seconds, Size
 from secretweave.policy.settings import Policy
+from secretweave.sealing.settings import Sops
 
 
 class References(NamedTuple):
@@ -97,6 +98,7 @@ class Settings(NamedTuple):
     policy: Policy = Policy()
     limits: Limits = Limits()
     report: Report = Report()
+    sops: Sops = Sops()
     argocd: ArgoCD = ArgoCD()
     """Only for the commands of `secretweave argocd`."""
     flux: Flux = Flux()

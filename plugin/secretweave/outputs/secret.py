@@ -32,7 +32,8 @@ def context(store: StoreConfig, config: Config, outside: Outside) -> Context:
         limits, warn = CallLimits(seconds, seconds / 3), outside.keeping.warn
     show = config.settings.report.show_key_names
     credential = _credential(store, config, outside.environ, limits, warn)
-    return Context(store, outside.environ, show, warn, credential, limits)
+    token = outside.keeping.token if outside.keeping else None
+    return Context(store, outside.environ, show, warn, credential, limits, token)
 
 
 def _credential(

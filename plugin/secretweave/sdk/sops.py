@@ -1,9 +1,10 @@
-"""Decrypts what SOPS encrypted, with the program `sops` itself: all its key services, their logins and its MAC with it.
+"""Decrypts and encrypts with the program `sops` itself: all its key services, their logins and its MAC with it.
 
 Of the platform's environment the program gets what `PASSED` names, and nothing else. It works in the root folder: SOPS
 looks for a `.sops.yaml` from the working directory upwards, and under Argo CD that folder belongs to the tenant. It has
 no terminal, so that what would ask for a passphrase fails. What it says on stderr can name keys, paths and addresses:
-that is searched for known causes, and never shown.
+that is searched for known causes, and never shown. What is encrypted or decrypted goes through a memory file and a
+pipe: it is in no argument, on no disk.
 
 The exit codes: https://github.com/getsops/sops/blob/main/cmd/sops/codes/codes.go
 """
@@ -12,10 +13,10 @@ import os
 import re
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from secretweave.errors import Denied, StoreError, Unavailable, Where
+from secretweave.errors import ConfigError, Denied, SecretweaveError, StoreError, Unavailable, Where
 
 PASSED = re.compile(
     r"(?:SOPS|AWS|AZURE|MSI|IDENTITY|GOOGLE|CLOUDSDK|GCE_METADATA|HUAWEICLOUD|VAULT)_\w+"
@@ -27,7 +28,11 @@ SEALED = re.compile(r"ENC\[AES256_GCM,data:[\w+/=]*,iv:[\w+/=]+,tag:[\w+/=]+,typ
 """A value that SOPS encrypted, anywhere in a text."""
 MESSAGE_MAX = 64 << 10
 """So much of what the program says is looked at."""
-GET_IT = "install sops 3.9 or newer (https://github.com/getsops/sops/releases), or set spec.file.sops.program"
+ENCRYPTS_WITHOUT = re.compile(
+    r"SOPS_(?:AGE_\w+|KMS_ARN|GCP_KMS_IDS|HUAWEICLOUD_KMS_IDS|AZURE_KEYVAULT_URLS|VAULT_URIS|PGP_FP|CONFIG)"
+)
+"""What of that is kept from `encrypt`: it would add keys that the arguments do not name, or could decrypt."""
+GET_IT = "install sops 3.9 or newer (https://github.com/getsops/sops/releases), or set {setting}"
 
 
 class Call(NamedTuple):
@@ -42,7 +47,9 @@ class Call(NamedTuple):
     deadline: float
     """On time.monotonic's clock."""
     size_limit: int
-    """In bytes, of the plaintext."""
+    """In bytes, of what it gives."""
+    setting: str = "spec.file.sops.program"
+    """What names the program."""
 
 
 class Cause(NamedTuple):
@@ -104,23 +111,50 @@ def decrypt(data: bytes, form: str, call: Call) -> bytes:
     """The plaintext of a file, in the file's own *form* (`yaml`, `json`, `dotenv`). Raises StoreError."""
     if time.monotonic() >= call.deadline:
         raise _late()
-    program = call.program or _found(call.environ)
-    # Not the file's path: what was judged is what is decrypted. /dev/stdin, since sops takes no input without a name
-    # before 3.10; a memory file, since that can be written before there is a reader.
-    source = os.memfd_create("sops")
+    arguments = ["decrypt", "--input-type", form, "--output-type", form]
     try:
-        with open(source, "wb", closefd=False) as file:
-            file.write(data)
-        os.lseek(source, 0, os.SEEK_SET)
-        arguments = [program, "decrypt", "--input-type", form, "--output-type", form, "/dev/stdin"]
-        code, plaintext, message = _run(arguments, source, call)
-    finally:
-        os.close(source)
+        code, plaintext, message = _run(arguments, data, call)
+    except _TooLargeError:
+        raise StoreError(
+            f"the decrypted file is larger than {call.size_limit} bytes", fix="raise spec.file.sizeLimit"
+        ) from None
     if code:
         raise _failure(code, message.decode(errors="replace"))
     if not plaintext:
-        raise StoreError("sops gave nothing", why="the program is not SOPS, or is broken", fix=GET_IT)
+        raise _nothing(call)
     return plaintext
+
+
+def encrypt(data: bytes, arguments: Sequence[str], config: str, call: Call) -> bytes:
+    """The YAML *data* encrypted. *arguments*: what `sops encrypt` is told besides the formats; *config*: a .sops.yaml.
+
+    Raises StoreError, or ConfigError for keys or a .sops.yaml that sops does not take.
+    """
+    if time.monotonic() >= call.deadline:
+        raise _late()
+    environ = {name: value for name, value in call.environ.items() if not ENCRYPTS_WITHOUT.fullmatch(name)}
+    # --config even where there is none: sops would look for one.
+    start = ["--config", config, "encrypt", "--input-type", "yaml", "--output-type", "yaml"]
+    try:
+        code, sealed, message = _run([*start, *arguments], data, call._replace(environ=environ))
+    except _TooLargeError:
+        raise StoreError(
+            f"the encrypted Secret is larger than {call.size_limit} bytes", fix="cut the Secret up"
+        ) from None
+    if code:
+        raise _failure_to_encrypt(code, message.decode(errors="replace"))
+    if not sealed:
+        raise _nothing(call)
+    return sealed
+
+
+class _TooLargeError(Exception):
+    """The program gave more than it may."""
+
+
+def _nothing(call: Call) -> StoreError:
+    fix = GET_IT.format(setting=call.setting)
+    return StoreError("sops gave nothing", why="the program is not SOPS, or is broken", fix=fix)
 
 
 def refuse_sealed(value: Any, where: Where) -> None:
@@ -140,20 +174,35 @@ def refuse_sealed(value: Any, where: Where) -> None:
             )
 
 
-def _found(environ: Mapping[str, str]) -> str:
-    for folder in _folders(environ):
+def _found(call: Call) -> str:
+    for folder in _folders(call.environ):
         path = os.path.join(folder, "sops")
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
-    raise StoreError("the program sops is not installed", why="the file is encrypted by SOPS", fix=GET_IT)
+    fix = GET_IT.format(setting=call.setting)
+    raise StoreError("the program sops is not installed", why="there is none on the PATH", fix=fix)
 
 
 def _folders(environ: Mapping[str, str]) -> list[str]:
     return [folder for folder in environ.get("PATH", "").split(os.pathsep) if os.path.isabs(folder)]
 
 
-def _run(arguments: list[str], source: int, call: Call) -> tuple[int, bytes, bytes]:
-    """(exit code, stdout, stderr) of the program, which is stopped where it takes or writes too much."""
+def _run(arguments: list[str], data: bytes, call: Call) -> tuple[int, bytes, bytes]:
+    """(exit code, stdout, stderr) of the program on *data*; it is stopped where it takes or writes too much."""
+    program = call.program or _found(call)
+    # Not a file's path: what was judged is what is read. /dev/stdin, since sops takes no input without a name before
+    # 3.10; a memory file, since that can be written before there is a reader.
+    source = os.memfd_create("sops")
+    try:
+        with open(source, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(source, 0, os.SEEK_SET)
+        return _ran([program, *arguments, "/dev/stdin"], source, call)
+    finally:
+        os.close(source)
+
+
+def _ran(arguments: list[str], source: int, call: Call) -> tuple[int, bytes, bytes]:
     import subprocess
 
     environ = {name: value for name, value in call.environ.items() if PASSED.fullmatch(name)}
@@ -169,8 +218,9 @@ def _run(arguments: list[str], source: int, call: Call) -> tuple[int, bytes, byt
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "a text of its environment holds a null byte"
-        raise StoreError("the program sops cannot be started", why=why, fix=GET_IT) from None
+        why = getattr(error, "strerror", None) or "a text of its environment or arguments holds a null byte"
+        fix = GET_IT.format(setting=call.setting)
+        raise StoreError("the program sops cannot be started", why=why, fix=fix) from None
     assert process.stdout is not None
     assert process.stderr is not None
     try:
@@ -189,7 +239,7 @@ def _run(arguments: list[str], source: int, call: Call) -> tuple[int, bytes, byt
 
 
 def _drained(stdout: int, stderr: int, call: Call) -> tuple[bytes, bytes]:
-    """What is written to both until they are closed."""
+    """What is written to both until they are closed. Raises Unavailable or _TooLargeError."""
     import selectors
 
     taken = {stdout: bytearray(), stderr: bytearray()}
@@ -207,16 +257,14 @@ def _drained(stdout: int, stderr: int, call: Call) -> tuple[bytes, bytes]:
                 elif key.fd == stdout or len(taken[stderr]) < MESSAGE_MAX:
                     taken[key.fd] += piece
             if len(taken[stdout]) > call.size_limit:
-                raise StoreError(
-                    f"the decrypted file is larger than {call.size_limit} bytes", fix="raise spec.file.sizeLimit"
-                )
+                raise _TooLargeError
     return bytes(taken[stdout]), bytes(taken[stderr])
 
 
 def _late() -> Unavailable:
     return Unavailable(
         "sops had not ended when the run's deadline was over",
-        why="a key service that the file names does not answer, or a key agent waits for somebody",
+        why="a key service does not answer, or a key agent waits for somebody",
         fix="look after the key service, or raise limits.deadline in the configuration",
     )
 
@@ -242,11 +290,84 @@ def _failure(code: int, message: str) -> StoreError:
             fix="restore it from its history, or correct and encrypt it again with `sops edit`",
         )
     if code < 0:
-        return StoreError(
-            f"sops was ended by signal {-code}", why="another program or the kernel ended it", fix="run again"
-        )
+        return _killed(code)
     return StoreError(
         f"sops ended with the exit code {code}",
         why="it cannot read the file, or is older than 3.9" if code in {1, 2, 100} else "",
         fix="see what `sops decrypt FILE` says, run by hand with the same environment",
+    )
+
+
+class Refusal(NamedTuple):
+    """Why sops does not encrypt, before any key service was asked."""
+
+    pattern: str
+    why: str
+    fix: str
+
+
+REFUSALS = (
+    Refusal(
+        r"no matching creation rules",
+        "no creation rule of the .sops.yaml fits the Secret",
+        "add a rule whose path_regex fits NAMESPACE/secret-NAME.yaml, or one without a path_regex",
+    ),
+    Refusal(
+        r"cannot use more than one of encrypted_suffix",
+        "a creation rule of the .sops.yaml says which values are encrypted",
+        "take encrypted_regex, encrypted_suffix and the like out of the rule: data and stringData are encrypted",
+    ),
+    Refusal(
+        r"no keys provided through command line|has no creation rules",
+        "there are no keys to encrypt with",
+        "name them in spec.sops of the configuration, with --age, or in the creation_rules of a .sops.yaml",
+    ),
+    Refusal(
+        r"could not read config file|loading config|parsing config|config file|compile regexp",
+        "the .sops.yaml cannot be read",
+        "correct it, or the path to it (--sops-config, spec.sops.config)",
+    ),
+    Refusal(
+        r"unknown recipient type|malformed recipient|Bech32|age public key|failed to parse input",
+        "an age recipient is malformed",
+        "correct --age, spec.sops.age or the .sops.yaml: a recipient begins with age1",
+    ),
+    Refusal(
+        r"not a valid|[Ii]nvalid|could not parse|arn",
+        "the name of a key is malformed",
+        "correct spec.sops or the .sops.yaml",
+    ),
+)
+"""The first that fits is told."""
+
+
+def _failure_to_encrypt(code: int, message: str) -> SecretweaveError:
+    what = "sops cannot encrypt"
+    if code < 0:
+        return _killed(code)
+    if "Could not generate data key" in message:
+        # What a key service says is of the same kinds as when it decrypts.
+        known = next((cause for cause in reversed(CAUSES) if re.search(cause.pattern, message)), None)
+        if known is not None and known.error is Unavailable:
+            why = "a key service does not answer"
+            return Unavailable(what, why=why, fix="look after the key service, and the proxy settings")
+        why = "a key service refuses the identity, or there are no credentials for it, or its key is not there"
+        return Denied(
+            what,
+            why=why,
+            fix="give the platform's environment credentials that may encrypt with the key (kms:Encrypt and its like)",
+        )
+    for refusal in REFUSALS:
+        if re.search(refusal.pattern, message):
+            return ConfigError(what, why=refusal.why, fix=refusal.fix)
+    return StoreError(
+        f"{what}: it ended with the exit code {code}",
+        why="it is older than 3.9, or does not read the Secret" if code in {1, 2, 100} else "",
+        fix="see what `sops encrypt` says, run by hand with the same keys",
+    )
+
+
+def _killed(code: int) -> StoreError:
+    return StoreError(
+        f"sops was ended by signal {-code}", why="another program or the kernel ended it", fix="run again"
     )
