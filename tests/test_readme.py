@@ -59,7 +59,8 @@ def test_help_tells_every_option_and_its_environment_names(name: str, secretweav
 def test_every_option_that_is_told_is_one():
     ours = set(re.findall(r"secretweave[a-z ]* (--[a-z-]+)", README.replace("post-renderer secretweave", "")))
     ours |= set(re.findall(r"post-renderer-args (--\w+)", README))
-    assert ours <= {f"--{name}" for name in (*OPTIONS, "help", "version")}
+    flux = (each.name for each in (*options.PUSH, *options.CONTROLLER))
+    assert ours <= {f"--{name}" for name in (*OPTIONS, *flux, "help", "version")}
 
 
 def test_every_link_leads_somewhere():

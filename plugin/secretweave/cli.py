@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from secretweave.argocd.generate import Host
     from secretweave.config import Config
     from secretweave.model import Use
+    from secretweave.outputs import Sealing
     from secretweave.pipeline import Run
 
     Load = Callable[[], Config]
@@ -98,7 +99,7 @@ def render(request: Request, load: "Load") -> None:
     memory.protect()
     out = sys.stdout.buffer
     seconds = config.settings.limits.deadline
-    outside = Outside(os.environ, time.monotonic() + seconds, warn)
+    outside = Outside(os.environ, time.monotonic() + seconds, warn, sealing=_sealing(request))
     # An SDK takes longer to import than a chart to render: it costs no time while that is waited for.
     meanwhile = partial(stores.preload, dict.fromkeys(store.type for store in config.stores))
     stdin = Punctual(sys.stdin.fileno(), outside.deadline, seconds, meanwhile)
@@ -108,6 +109,24 @@ def render(request: Request, load: "Load") -> None:
         sys.stderr.write(
             f"secretweave: {_counted(len(found.uses), 'reference')} woven from {_counted(secrets, 'secret')}\n"
         )
+
+
+def _sealing(request: Request) -> "Sealing":
+    """Raises ConfigError: it is asked to seal, by an output that does not."""
+    from secretweave.outputs import Sealing
+
+    if request.output != "sops":
+        if request.previous or request.unstable or request.digest_key_file:
+            raise ConfigError(
+                f"the output {request.output} encrypts nothing",
+                why="--digest-key-file, --previous and --unstable are for --output sops",
+                fix="pass --output sops, or take them away",
+            )
+        return Sealing()
+    from secretweave.sealing import reuse
+
+    key = reuse.read_key(request.digest_key_file) if request.digest_key_file else None
+    return Sealing(request.age, key, request.previous, request.unstable, request.sops_config, request.namespace)
 
 
 def check(request: Request, load: "Load") -> None:
@@ -181,6 +200,32 @@ def probe(_request: Request, _load: "Load") -> None:
     except (ConfigError, Faults) as error:
         # It answers. No restart mends a configuration, and a Pod that is not ready takes the rest of Argo CD with it.
         _say(report.faults(error))
+
+
+def push(request: Request, load: "Load") -> None:
+    """`secretweave flux push`: what Flux's OCIRepository takes, into a registry."""
+    from secretweave import memory
+    from secretweave.flux import push as flux
+    from secretweave.outputs import Outside
+
+    _end_in_order()
+    memory.protect()
+    request = request._replace(output="secret" if request.plaintext else "sops")
+    config = _bound(request, load)
+    deadline = STARTED + config.settings.limits.deadline
+    outside = Outside(os.environ, deadline, warn, sealing=_sealing(request))
+    pushed = flux.push(request, config, _run(request), outside)
+    if not (pushed.changed or request.dry_run):
+        _say("secretweave: nothing has changed, and nothing was pushed\n")
+    sys.stdout.write(f"{pushed.name}\n")
+
+
+def control(request: Request, load: "Load") -> None:
+    """`secretweave flux controller`: until it is ended by a signal."""
+    from secretweave.flux.controller import run as controller
+
+    terms = controller.Terms(request.namespace, request.artifact_url or "", request.secret_mappings)
+    controller.control(load, request.config, terms, os.environ, _log)
 
 
 def examine(request: Request, _load: "Load") -> int:

@@ -55,23 +55,30 @@ def _add(
     *,
     files: bool = True,
     group: click.Group | None = None,
+    argument: str = "",
 ) -> None:
-    """Adds a command; one of a group reads no files."""
+    """Adds a command; one of a group reads no files, but may have the one *argument*."""
 
     def invoke(files: tuple[str, ...] = (), **given: Any) -> None:
         request = options.from_environment(table, os.environ)
-        request |= {field: value for field, value in given.items() if value}
+        for option in table:
+            if value := given[option.field]:
+                # click gives a tuple of what was given several times.
+                request[option.field] = option.read(",".join(value)) if option.many else value
         sys.exit(cli.run(Request(name, files, **request), work))
 
     parameters: list[click.Parameter] = []
     if files and group is None:
         parameters.append(click.Argument(["files"], nargs=-1, metavar="[FILE]..."))
+    if argument:
+        parameters.append(click.Argument(["files"], metavar=argument, callback=lambda _context, _parameter, it: (it,)))
     for option in table:
         environ = f"  [env: {', '.join(option.environ)}]"
         parameters.append(
             click.Option(
                 [f"--{option.name}"],
                 is_flag=option.flag or None,
+                multiple=option.many,
                 help=option.help + environ,
                 metavar=option.metavar or None,
                 type=click.Choice(option.choices) if option.choices else None,
@@ -121,6 +128,32 @@ _add(
     group=argocd,
 )
 _add("probe", cli.probe, options.ARGOCD, "Exit with 0 if the daemon answers: for a probe of Kubernetes.", group=argocd)
+
+
+@command.group()
+def flux() -> None:
+    """What Flux applies: artifacts with every reference woven, and Secrets that are encrypted."""
+
+
+_add(
+    "push",
+    cli.push,
+    options.PUSH,
+    "Render a folder, weave it, encrypt its Secrets and push it as an artifact that an OCIRepository of Flux takes. "
+    "What the tag names is the previous one; where nothing changed, nothing is pushed. Prints "
+    "HOST/REPO@DIGEST.",
+    group=flux,
+    argument="oci://HOST/REPO:TAG",
+)
+_add(
+    "controller",
+    cli.control,
+    options.CONTROLLER,
+    "Look after the SecretWeaves of a cluster: render, weave and encrypt their sources, and serve what comes of it as "
+    "ExternalArtifacts; log lines of JSON on stderr.",
+    files=False,
+    group=flux,
+)
 
 
 @command.command()

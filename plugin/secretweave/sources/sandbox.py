@@ -207,12 +207,22 @@ class _Program(ctypes.Structure):
 class Confinement:
     """What the child calls between fork and exec, made ready by its parent; leaving it frees what the parent holds."""
 
-    def __init__(self, seccomp: "ctypes.Array[_Instruction]", landlock: int | None) -> None:
+    def __init__(self, seccomp: "ctypes.Array[_Instruction]", landlock: int | None, parent: int | None = None) -> None:
+        """*parent*: the process that must be there still; this one, if it is not told."""
         self._program = _Program(len(seccomp), ctypes.cast(seccomp, ctypes.POINTER(_Instruction)))
         self._seccomp = seccomp
         """Kept alive: the program only points to it."""
         self._landlock = landlock
-        self._parent = os.getpid()
+        self._parent = os.getpid() if parent is None else parent
+
+    @property
+    def filter(self) -> bytes:
+        return bytes(self._seccomp)
+
+    @property
+    def landlock(self) -> int | None:
+        """An open ruleset."""
+        return self._landlock
 
     def __call__(self) -> None:
         """Raises OSError: the kernel refuses."""
@@ -248,6 +258,12 @@ def confine(
     abi = landlock_abi()
     landlock = _ruleset(abi, readable, writable, executable) if abi else None
     return Confinement(_filter(network=network), landlock)
+
+
+def received(seccomp: bytes, landlock: int | None, parent: int) -> Confinement:
+    """What *parent* made ready, in another process that is to confine itself."""
+    size = ctypes.sizeof(_Instruction)
+    return Confinement((_Instruction * (len(seccomp) // size)).from_buffer_copy(seccomp), landlock, parent)
 
 
 def landlock_abi() -> int:

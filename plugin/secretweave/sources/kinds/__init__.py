@@ -20,12 +20,70 @@ the network: what a kind starts, it starts through `programs`, confined.
 import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from secretweave import modules
-from secretweave.argocd.app import App
-from secretweave.argocd.settings import ArgoCD
 from secretweave.errors import ConfigError, InputError
+
+
+class App(Protocol):
+    """What Helm is told of whoever asks."""
+
+    @property
+    def short_name(self) -> str: ...
+    @property
+    def namespace(self) -> str | None: ...
+    @property
+    def kube_version(self) -> str: ...
+    @property
+    def api_versions(self) -> tuple[str, ...]: ...
+
+
+class HelmSettings(Protocol):
+    @property
+    def program(self) -> str | None: ...
+    @property
+    def repository_hosts(self) -> tuple[str, ...]: ...
+
+
+class KustomizeSettings(Protocol):
+    @property
+    def program(self) -> str | None: ...
+    @property
+    def helm(self) -> bool: ...
+
+
+class Settings(Protocol):
+    """As argocd/settings.py has it, where each field is explained."""
+
+    @property
+    def helm(self) -> HelmSettings: ...
+    @property
+    def kustomize(self) -> KustomizeSettings: ...
+
+
+class Host(NamedTuple):
+    """What is particular to who has a source rendered: Argo CD's, where nothing else is said."""
+
+    section: str = "spec.argocd"
+    """Of the configuration, as errors name it: what holds `helm` and `kustomize`."""
+    fix: str = "correct what it complains of, in the repository or in the Application's parameters"
+    """What a failure of a program's own tells to do."""
+    more_time: str = "make the source smaller, or raise limits.deadline in the configuration"
+    no_charts: str = "the platform leaves spec.argocd.kustomize.helm off"
+    """Why a kustomization may inflate no chart, where it may not."""
+    instead: str = "render the chart as a source of its own, or ask the platform to allow it"
+    """What to do about it."""
+    no_fetching: str = "dependencies are not fetched, unless the platform allows the host that they come from"
+    """Why a chart's dependency is not there."""
+    more_hosts: str = "; or ask the platform to add the host to spec.argocd.helm.repositoryHosts"
+    """How one could be fetched after all; empty: by no means."""
+    container: str = "sidecar"
+    """That whose memory may be too little."""
+    has_threads: bool = False
+    """Does the process have more than one thread when it renders?"""
+    reads_whole_root: bool = False
+    """May a kustomization read files anywhere in the root, and not in its own folder alone?"""
 
 
 class Job(NamedTuple):
@@ -38,14 +96,15 @@ class Job(NamedTuple):
     """Of the repository's copy: absolute, without symbolic links. Nothing above it may be read."""
     folder: str
     """The app's, in the root: absolute, without symbolic links."""
-    settings: ArgoCD
+    settings: Settings
     environ: Mapping[str, str]
-    """The sidecar's: a kind passes on what it names, and nothing else."""
+    """Of the process: a kind passes on what it names, and nothing else."""
     deadline: float
     """On time.monotonic's clock."""
     seconds: float
     """The whole time, as an error tells it."""
     warn: Callable[[str], None]
+    host: Host = Host()
 
 
 def names() -> tuple[str, ...]:

@@ -205,8 +205,8 @@ class _Look:
                 else PolicyError(
                     "a chart would be inflated, which is not allowed here",
                     where=where,
-                    why="the platform leaves spec.argocd.kustomize.helm off",
-                    fix="render the chart as a source of its own, or ask the platform to allow it",
+                    why=self._job.host.no_charts,
+                    fix=self._job.host.instead,
                 )
             )
             return

@@ -56,7 +56,7 @@ def manifests(job: Job) -> Generator[tuple[str, Readable], None, None]:
 
     missing = _missing(job.folder, _declared(job.folder))
     if missing:
-        raise _not_vendored(missing)
+        raise _not_vendored(missing, job)
     arguments: list[str | Inline] = [*_arguments(job), *_values_files(job), *_inline(job.choices)]
     with _private.home(job.environ) as home, programs.started(_call(job, home, arguments)) as output:
         yield "helm template", output
@@ -80,7 +80,7 @@ def prepare(job: Job) -> None:
     dependencies = [each for name in (*DECLARING, *LOCKS) for each in _read(job.folder, name)]
     remote = list(dict.fromkeys(each.repository for each in dependencies if _is_remote(each)))
     if remote and not job.settings.helm.repository_hosts:
-        raise _not_vendored(missing)
+        raise _not_vendored(missing, job)
     faults = [fault for fault in (_refused(each, job) for each in dependencies) if fault is not None]
     if faults:
         raise Faults(faults)
@@ -100,7 +100,7 @@ def prepare(job: Job) -> None:
                 pass
     missing = _missing(job.folder, _declared(job.folder))
     if missing:
-        raise _not_vendored(missing)
+        raise _not_vendored(missing, job)
 
 
 def _call(job: Job, home: str, arguments: "Sequence[str | Inline]", *, fetches: bool = False) -> "Call":
@@ -108,7 +108,7 @@ def _call(job: Job, home: str, arguments: "Sequence[str | Inline]", *, fetches: 
 
     certificates = {name: job.environ[name] for name in CERTIFICATES if fetches and job.environ.get(name)}
     return programs.Call(
-        program=programs.find("helm", job.settings.helm.program, job.environ),
+        program=programs.find("helm", job.settings.helm.program, job.environ, job.host.section),
         arguments=arguments,
         folder=job.folder,
         environ=_private.environment(home) | certificates,
@@ -118,6 +118,10 @@ def _call(job: Job, home: str, arguments: "Sequence[str | Inline]", *, fetches: 
         deadline=job.deadline,
         seconds=job.seconds,
         network=fetches,
+        fix=job.host.fix,
+        more_time=job.host.more_time,
+        container=job.host.container,
+        has_threads=job.host.has_threads,
     )
 
 
@@ -330,13 +334,12 @@ def _missing(folder: str, dependencies: list[Dependency]) -> list[str]:
     return [name for name in wanted if name not in names and not any(each.startswith(f"{name}-") for each in claimed)]
 
 
-def _not_vendored(missing: list[str]) -> InputError:
+def _not_vendored(missing: list[str], job: Job) -> InputError:
     return InputError(
         f"the chart's folder charts lacks {', '.join(missing)}",
         where=Where("Chart.yaml", field="dependencies"),
-        why="dependencies are not fetched, unless the platform allows the host that they come from",
-        fix="run `helm dependency update` and commit the folder charts; "
-        "or ask the platform to add the host to spec.argocd.helm.repositoryHosts",
+        why=job.host.no_fetching,
+        fix=f"run `helm dependency update` and commit the folder charts{job.host.more_hosts}",
     )
 
 
@@ -369,8 +372,7 @@ def _refused(dependency: Dependency, job: Job) -> SecretweaveError | None:
         return PolicyError(
             "a dependency comes from a host that is not allowed",
             where=where,
-            fix="vendor it: run `helm dependency update` and commit the folder charts; "
-            "or ask the platform to add the host to spec.argocd.helm.repositoryHosts",
+            fix=f"vendor it: run `helm dependency update` and commit the folder charts{job.host.more_hosts}",
         )
     return None
 

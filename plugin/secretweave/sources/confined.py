@@ -1,0 +1,42 @@
+"""Confines itself and becomes a program: what `programs` starts in a process that has threads, as a script.
+
+Its arguments: the number of the process that starts it; the numbers of three open files: where to tell what went wrong,
+the seccomp filter, Landlock's ruleset (-1: none); the program and its arguments.
+"""
+
+import os
+import signal
+import sys
+
+UNCONFINED = b"unconfined"
+"""Told when the kernel refuses. Else the number of the error of exec is told, or nothing: that is the program now."""
+
+
+def become(parent: int, told: int, seccomp: int, landlock: int, arguments: list[str]) -> None:
+    """Returns when that has failed."""
+    from secretweave.sources import sandbox
+
+    for file in (told, seccomp, landlock):
+        if file >= 0:
+            os.set_inheritable(file, False)
+    try:
+        with open(seccomp, "rb") as stream:
+            stream.seek(0)
+            confinement = sandbox.received(stream.read(), landlock if landlock >= 0 else None, parent)
+        # The interpreter ignores these, and a program inherits that.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        confinement()
+    except OSError:
+        os.write(told, UNCONFINED)
+        return
+    try:
+        os.execve(arguments[0], arguments, os.environ)  # noqa: S606 - its parent names the program
+    except OSError as error:
+        os.write(told, str(error.errno).encode())
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    numbers = [int(each) for each in sys.argv[1:5]]
+    become(numbers[0], numbers[1], numbers[2], numbers[3], sys.argv[5:])
