@@ -1,5 +1,7 @@
 """Reads single objects from the Kubernetes API, for the store of that name and for credential Secrets.
 
+`Cluster.send` is the same connection for whom one kind of request is too few: flux/cluster.py.
+
 Of the package `kubernetes` it takes what finds and authenticates a cluster: the configuration, the loaders of a
 ServiceAccount and of kubeconfigs, and the pool of connections. It leaves out `ApiClient` and its models: to import them
 takes 170 ms and 50 MB more, and one GET needs none of them.
@@ -12,11 +14,13 @@ Where the cluster is, the first that fits:
 4. `~/.kube/config`
 """
 
+import math
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from secretweave import __version__
@@ -52,7 +56,7 @@ class Cluster:
         import urllib3
 
         self._configuration = configuration
-        self._identity = identity
+        self.identity = identity
         self._limits = limits
         self._release = release
         self._closed = False
@@ -82,7 +86,7 @@ class Cluster:
         if status == 403:
             raise Denied(
                 f"the API server denies reading {kind}s in the namespace `{namespace}`",
-                why=f"no rule of RBAC lets {self._identity} get them",
+                why=f"no rule of RBAC lets {self.identity} get them",
                 fix=f"give it a Role there with `verbs: [get]` on `{resource}`, and their names in `resourceNames`",
             )
         document = _document(body) if status in {200, 404} else {}
@@ -110,6 +114,28 @@ class Cluster:
         if status != 200 or _document(body).get("kind") != "APIResourceList":
             raise self._not_the_api("a list of resources", status)
 
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        seconds: float,
+    ) -> tuple[int, dict[str, Any]]:
+        """The status and the JSON object of the answer to any request, all attempts within *seconds*; {}: it is none.
+
+        A POST that broke off is sent again like the rest: its caller must take "already there" for an answer.
+        Raises Unavailable, or Denied where the API server does not know who asks.
+        """
+        if self._closed:
+            raise StoreError("the connection is closed", fix="report it: this is a defect")
+        deadline = time.monotonic() + seconds
+        status, data = self._ask(f"{self._configuration.host}{path}", method, body, headers or {}, deadline)
+        if status == 401:
+            raise self._unknown()
+        return status, _document(data)
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -119,7 +145,7 @@ class Cluster:
     def _unknown(self) -> Denied:
         return Denied(
             "the API server does not accept the credentials",
-            why=f"those of {self._identity} are wrong or have expired",
+            why=f"those of {self.identity} are wrong or have expired",
             fix="renew them",
         )
 
@@ -130,23 +156,35 @@ class Cluster:
             fix="correct the address of the API server",
         )
 
-    def _ask(self, url: str) -> tuple[int, bytes]:
-        """The status and the body, after what can pass has been given time to."""
+    def _ask(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        more: Mapping[str, str] = MappingProxyType({}),
+        deadline: float = math.inf,
+    ) -> tuple[int, bytes]:
+        """The status and the body, after what can pass has been given time to.
+
+        *more*: headers; *deadline*: of this call, beside that of all.
+        """
         import urllib3
 
         limits, attempt = self._limits, 0
         while True:
             attempt += 1
-            left = limits.deadline - time.monotonic()
+            ends = min(limits.deadline, deadline)
+            left = ends - time.monotonic()
             if left <= 0:
                 raise Unavailable("the API server was not asked", why="the time of the run is over", fix=MORE_TIME)
             seconds = min(limits.attempt_seconds, left)
             headers, pause, can_pass = self._headers(), 0.0, True
             try:
                 response = self._pool.request(
-                    "GET",
+                    method,
                     url,
-                    headers=headers,
+                    body=body,
+                    headers={**headers, **more},
                     timeout=urllib3.Timeout(connect=seconds, read=seconds),
                     # One attempt, and no redirect: it would carry the token to where it leads.
                     retries=False,
@@ -160,7 +198,7 @@ class Cluster:
                 fault = self._unavailable(f"it answers with status {response.status}")
                 pause = network.retry_after(response.headers)
             pause = max(pause, network.pause(limits, attempt))
-            if not can_pass or attempt >= limits.attempts or time.monotonic() + pause >= limits.deadline:
+            if not can_pass or attempt >= limits.attempts or time.monotonic() + pause >= ends:
                 raise fault from None
             time.sleep(pause)
 
@@ -174,12 +212,12 @@ class Cluster:
             known = self._configuration.auth_settings().values()
         except (OSError, ValueError, _config_exception()):
             raise Unavailable(
-                f"the token of {self._identity} cannot be read", fix="correct its file, or the volume that holds it"
+                f"the token of {self.identity} cannot be read", fix="correct its file, or the volume that holds it"
             ) from None
         for each in known:
             value = each["value"].strip()
             if not (value.isascii() and value.isprintable()):
-                raise Denied(f"the token of {self._identity} is no token", fix="write the token alone, on one line")
+                raise Denied(f"the token of {self.identity} is no token", fix="write the token alone, on one line")
             headers[each["key"]] = value
         return headers
 

@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -36,15 +37,20 @@ class Kubernetes(NamedTuple):
     role: str
     path: str = "kubernetes"
     token_file: FilePath = SERVICE_ACCOUNT_TOKEN
-    """The service account's token, which Vault has the cluster check."""
+    """The service account's token, which Vault has the cluster check. With a serviceAccountName (Flux) one of that
+    account is made instead."""
+    audiences: tuple[str, ...] = ()
+    """Of such a token; none: the API server's own. The role's `audience` in Vault says what it takes."""
 
 
 class Jwt(NamedTuple):
-    token_file: FilePath
-    """A projected token, or another one that the method trusts."""
+    token_file: FilePath | None = None
+    """A projected token, or another one that the method trusts. Needed, but with a serviceAccountName (Flux)."""
     role: str | None = None
     """None: the method's default role."""
     path: str = "jwt"
+    audiences: tuple[str, ...] = ()
+    """Of a token that is made for a serviceAccountName; none: the API server's own."""
 
 
 class UserPass(NamedTuple):
@@ -338,17 +344,19 @@ def way_of(auth: Auth, context: Context) -> Way:
         secret_id = context.credential(role.secret_id_secret_ref) if role.secret_id_secret_ref else None
         return _app_role(role.path, role_id, secret_id)
     if auth.kubernetes:
-        return _kubernetes(*auth.kubernetes)
+        asked = auth.kubernetes
+        return _kubernetes(asked.role, asked.path, _token_of(asked.token_file, context, asked.audiences))
     if auth.jwt:
-        return _jwt(auth.jwt.role or "", auth.jwt.path, auth.jwt.token_file)
+        return _jwt(auth.jwt, context)
     if auth.user_pass:
         user = auth.user_pass
         return _user_pass(user.path, user.username, context.credential(user.password_secret_ref))
-    return _ambient(context.environ)
+    return _ambient(context)
 
 
-def _ambient(environ: Mapping[str, str]) -> Way:
+def _ambient(context: Context) -> Way:
     """What the environment says, in the order that the store's manual page gives."""
+    environ = context.environ
     method, mount = variable(environ, "AUTH_METHOD"), variable(environ, "LOGIN_MOUNT_POINT")
     both_ids = variable(environ, "ROLE_ID") and variable(environ, "SECRET_ID")
     if method == "approle" or (not method and both_ids and not variable(environ, "TOKEN")):
@@ -357,7 +365,8 @@ def _ambient(environ: Mapping[str, str]) -> Way:
     if method == "kubernetes":
         file = variable(environ, "KUBERNETES_JWT_TOKEN_PATH") or SERVICE_ACCOUNT_TOKEN
         role = _needed(environ, "ROLE_ID", "kubernetes")
-        return _kubernetes(role, variable(environ, "KUBERNETES_MOUNT_POINT") or "kubernetes", file)
+        path = variable(environ, "KUBERNETES_MOUNT_POINT") or "kubernetes"
+        return _kubernetes(role, path, _token_of(file, context, ()))
     if method == "userpass":
         if file := variable(environ, "PASSWORD_FILE"):
             password = _read(file, "VAULT_PASSWORD_FILE").rstrip("\r\n")
@@ -395,13 +404,33 @@ def _app_role(path: str, role_id: str, secret_id: str | None) -> Way:
     return _login(path, "the AppRole", lambda: fields)
 
 
-def _kubernetes(role: str, path: str, file: str) -> Way:
-    return _login(path, f"the role {role}", lambda: {"role": role, "jwt": _read_token(file, "the service account")})
+def _kubernetes(role: str, path: str, token: Callable[[], str]) -> Way:
+    return _login(path, f"the role {role}", lambda: {"role": role, "jwt": token()})
 
 
-def _jwt(role: str, path: str, file: str) -> Way:
-    identity = f"the role {role or '(default)'}"
-    return _login(path, identity, lambda: {"role": role, "jwt": _read_token(file, "spec.vault.auth.jwt.tokenFile")})
+def _jwt(jwt: Jwt, context: Context) -> Way:
+    token, file = _made(context, jwt.audiences), jwt.token_file
+    if token is None:
+        if file is None:
+            raise StoreError(
+                "spec.vault.auth.jwt of the SecretStore has no tokenFile",
+                why="without a serviceAccountName there is no token that could be made",
+                fix="set tokenFile, or in Flux spec.serviceAccountName of the SecretWeave",
+            )
+        token = partial(_read_token, file, "spec.vault.auth.jwt.tokenFile")
+    role, made = jwt.role or "", token
+    return _login(jwt.path, f"the role {role or '(default)'}", lambda: {"role": role, "jwt": made()})
+
+
+def _token_of(file: str, context: Context, audiences: tuple[str, ...]) -> Callable[[], str]:
+    """The token of the service account for whom the run is, else of the process's own."""
+    return _made(context, audiences) or partial(_read_token, file, "the service account")
+
+
+def _made(context: Context, audiences: tuple[str, ...]) -> Callable[[], str] | None:
+    """Makes a token of the run's service account, anew for each login; None: the run has none."""
+    token = context.token
+    return None if token is None else lambda: one_line(token(audiences), "the API server's answer")
 
 
 def _user_pass(path: str, username: str, password: str) -> Way:

@@ -146,3 +146,6 @@ class Context(NamedTuple):
     """The text of a credential Secret's key, from where the configuration says. Raises StoreError."""
     limits: Limits
     """Its deadline may be another one the next time that it is read: CallLimits."""
+    token: Callable[[Sequence[str]], str] | None = None
+    """A token, for these audiences, of the service account for whom the run is: a login by one uses that, never the
+    process's own. None: there is no such account. Raises StoreError."""

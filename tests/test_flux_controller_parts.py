@@ -1,0 +1,478 @@
+"""The controller's parts that know no store: queue, conditions, keys, lease, archives and their server."""
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secretweave.errors import ConfigError, Denied, StoreError
+from secretweave.flux.controller import keys, lease, resource, serving
+from secretweave.flux.controller.lease import Lease
+from secretweave.flux.controller.published import KEPT_SECONDS, Published
+from secretweave.flux.controller.queue import Key, Queue
+from secretweave.flux.controller.resource import Condition
+from secretweave.flux.controller.serving import Serving
+from secretweave.flux.controller.watch import Metrics, Watch
+from tests.flux_api import Memory
+
+WEB, API = Key("shop", "web"), Key("shop", "api")
+
+
+def woven(spec: dict[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
+    """A SecretWeave with the least that it needs."""
+    ref = {"kind": "GitRepository", "name": "web"}
+    return {
+        "apiVersion": "flux.secretweave.dev/v1alpha1",
+        "kind": "SecretWeave",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "1", "generation": 1, **metadata},
+        "spec": {"sourceRef": ref, "interval": "10m", **(spec or {})},
+    }
+
+
+def until(what: Callable[[], bool], seconds: float = 10) -> None:
+    ends = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < ends, "it did not come"
+        time.sleep(0.01)
+
+
+class TestQueue:
+    def test_one_object_is_in_one_workers_hands_and_comes_again_for_what_changed_meanwhile(self):
+        queue = Queue()
+        queue.add(WEB)
+        queue.add(WEB)
+        assert queue.take() == WEB
+        queue.add(WEB)
+        queue.add(API)
+        assert queue.take() == API
+        queue.done(WEB, after=60)
+        assert queue.take() == WEB
+        queue.done(WEB, after=None)
+        assert queue.depth() == 0
+
+    def test_the_earliest_wish_wins(self):
+        queue = Queue()
+        queue.add(WEB, after=60)
+        queue.add(WEB, after=0.05)
+        queue.add(WEB, after=60)
+        begun = time.monotonic()
+        assert queue.take() == WEB
+        assert 0.04 < time.monotonic() - begun < 5
+
+    def test_failures_wait_longer_each_time_and_success_forgets_them(self):
+        queue, pauses = Queue(), []
+        for _ in range(5):
+            queue.add(WEB)
+            assert queue.take() == WEB
+            pauses.append(queue.failed(WEB, most=6))
+        expected = [1, 2, 4, 6, 6]
+        assert all(0.8 * want <= pause <= 1.2 * want for want, pause in zip(expected, pauses, strict=True))
+        queue.add(WEB)
+        assert queue.take() == WEB
+        queue.done(WEB, None)
+        queue.add(WEB)
+        assert queue.take() == WEB
+        assert queue.failed(WEB) <= 1.2
+
+    def test_many_workers_and_wishes_never_share_an_object(self):
+        queue, held, seen, lock = Queue(), set(), [], threading.Lock()
+        names = [Key("shop", f"web-{number}") for number in range(5)]
+
+        def work() -> None:
+            while (key := queue.take()) is not None:
+                with lock:
+                    assert key not in held
+                    held.add(key)
+                    seen.append(key)
+                time.sleep(0.001)
+                with lock:
+                    held.discard(key)
+                queue.done(key, None)
+
+        workers = [threading.Thread(target=work) for _ in range(8)]
+        for each in workers:
+            each.start()
+        for _ in range(200):
+            for name in names:
+                queue.add(name)
+        until(lambda: not queue.depth() and not held)
+        queue.close()
+        for each in workers:
+            each.join(5)
+            assert not each.is_alive()
+        assert set(seen) == set(names)
+
+
+class TestSpec:
+    def test_the_least_and_its_defaults(self):
+        spec = resource.read(woven())
+        assert spec.source == ("GitRepository", "shop", "web")
+        assert (spec.interval, spec.refresh, spec.retry, spec.timeout) == (600, 600, None, 60)
+        assert (spec.path, spec.output, spec.stores, spec.recipients) == ("./", "sops", None, ())
+        assert spec.rotate_after == 2160 * 3600
+
+    @pytest.mark.parametrize(
+        ("text", "seconds"), [("1h30m", 5400), ("1.5s", 1.5), ("300ms", 0.3), ("10", None), ("", None), ("-1s", None)]
+    )
+    def test_durations_are_gos(self, text: str, seconds: float | None):
+        assert resource.seconds(text) == seconds
+
+    @pytest.mark.parametrize(
+        ("spec", "what"),
+        [
+            ({"interval": None}, "spec.interval is not usable"),
+            ({"interval": "soon"}, "spec.interval is not usable"),
+            ({"output": "plain"}, "spec.output is not usable"),
+            ({"sourceRef": {"kind": "HelmChart", "name": "web"}}, "spec.sourceRef is not usable"),
+            ({"sourceRef": {"kind": "Bucket", "name": "../x"}}, "spec.sourceRef.name is not usable"),
+            ({"sourceRef": {"kind": "ExternalArtifact", "name": "web"}}, "spec.sourceRef is not usable"),
+            ({"sourceRef": "web"}, "spec.sourceRef is not usable"),
+            ({"stores": [1]}, "spec.stores is not usable"),
+            ({"targetNamespace": "a.b"}, "spec.targetNamespace is not usable"),
+            ({"serviceAccountName": "A"}, "spec.serviceAccountName is not usable"),
+        ],
+    )
+    def test_what_is_no_spec(self, spec: dict[str, Any], what: str):
+        with pytest.raises(ConfigError) as caught:
+            resource.read(woven(spec))
+        assert caught.value.what == what
+
+    def test_a_transition_has_its_time_until_the_status_changes(self):
+        first = resource.conditions([], [Condition("Ready", "True", "Succeeded", "a")], 1, "2026-01-01T00:00:00Z")
+        second = resource.conditions(first, [Condition("Ready", "True", "Succeeded", "b")], 2, "2026-01-02T00:00:00Z")
+        third = resource.conditions(
+            second, [Condition("Ready", "False", "BuildFailed", "c")], 2, "2026-01-03T00:00:00Z"
+        )
+        assert [each[0]["lastTransitionTime"][:10] for each in (first, second, third)] == [
+            "2026-01-01",
+            "2026-01-01",
+            "2026-01-03",
+        ]
+        assert second == [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "Succeeded",
+                "message": "b",
+                "observedGeneration": 2,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ]
+
+    def test_a_message_has_an_end(self):
+        assert len(resource.shortened("ä" * 30_000).encode()) <= 20 << 10
+
+
+class TestKeys:
+    def identities(self, memory: Memory, name: str = "web-age") -> list[str]:
+        secret = memory.objects["secrets", "shop", name]
+        text = base64.b64decode(secret["data"]["age.agekey"]).decode()
+        return [line for line in text.splitlines() if not line.startswith("#")]
+
+    def of(self, memory: Memory, **spec: Any) -> keys.Keys:
+        obj = woven(spec)
+        return keys.of(memory.api, obj, resource.read(obj))
+
+    def test_a_secret_is_made_once_and_is_what_kustomize_controller_reads(self):
+        memory = Memory()
+        made = self.of(memory)
+        assert made.recipients == (made.newest,)
+        assert self.of(memory).newest == made.newest
+        secret = memory.objects["secrets", "shop", "web-age"]
+        assert secret["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "secretweave"}
+        assert secret["metadata"]["ownerReferences"] == [
+            {"apiVersion": "flux.secretweave.dev/v1alpha1", "kind": "SecretWeave", "name": "web", "uid": "1"}
+            | {"controller": True}
+        ]
+        (identity,) = self.identities(memory)
+        assert identity.startswith("AGE-SECRET-KEY-1")
+
+    def test_a_rotation_keeps_the_identity_before_it_for_one_period(self):
+        memory = Memory()
+        first = self.of(memory).newest
+        (old,) = self.identities(memory)
+        self.age(memory)
+        second = self.of(memory, keys={"rotateAfter": "1h"}).newest
+        assert second != first
+        assert self.identities(memory)[1:] == [old]
+        assert self.of(memory, keys={"rotateAfter": "1h"}).newest == second
+        self.age(memory)
+        third = self.of(memory, keys={"rotateAfter": "1h"}).newest
+        assert third not in {first, second}
+        assert len(self.identities(memory)) == 2
+        assert old not in self.identities(memory)
+
+    def age(self, memory: Memory) -> None:
+        annotations = memory.objects["secrets", "shop", "web-age"]["metadata"]["annotations"]
+        annotations["flux.secretweave.dev/rotated-at"] = "2020-01-01T00:00:00Z"
+
+    def test_a_secret_of_somebody_else_is_left_alone(self):
+        memory = Memory()
+        head = {"name": "web-age", "namespace": "shop"}
+        memory.create({"apiVersion": "v1", "kind": "Secret", "metadata": head, "data": {"a": "Yg=="}}, "secrets")
+        with pytest.raises(Denied) as caught:
+            self.of(memory)
+        assert caught.value.what == "the Secret web-age is not ours, and is left as it is"
+        assert memory.objects["secrets", "shop", "web-age"]["data"] == {"a": "Yg=="}
+
+    def test_after_its_object_was_made_anew_the_secret_belongs_to_that(self):
+        memory = Memory()
+        first = self.of(memory).newest
+        obj = woven(uid="2")
+        assert keys.of(memory.api, obj, resource.read(obj)).newest == first
+        assert memory.objects["secrets", "shop", "web-age"]["metadata"]["ownerReferences"][0]["uid"] == "2"
+
+    def test_identities_of_yours_with_further_recipients(self):
+        memory = Memory()
+        self.of(memory)
+        (identity,) = self.identities(memory)
+        data = base64.b64encode(f"# made by hand\n\n{identity}\n".encode()).decode()
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": "shop"}}
+        memory.create({**secret, "data": {"team.agekey": data, "other": "eA=="}}, "secrets")
+        found = self.of(memory, keys={"secretRef": {"name": "mine"}, "age": ["age1other"]})
+        assert found.recipients == (found.newest, "age1other")
+        assert found.due is None
+
+    def test_a_secret_without_an_identity_is_told_without_its_text(self):
+        memory = Memory()
+        data = base64.b64encode(b"hunter2").decode()
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": "shop"}}
+        memory.create({**secret, "data": {"x.agekey": data}}, "secrets")
+        with pytest.raises(ConfigError) as caught:
+            self.of(memory, keys={"secretRef": {"name": "mine"}})
+        assert "hunter2" not in f"{caught.value.what}{caught.value.why}{caught.value.fix}"
+
+    def test_the_digest_key_is_made_once(self):
+        memory = Memory()
+        key = keys.digest_key(memory.api, "flux-system")
+        assert len(key) == 32
+        assert keys.digest_key(memory.api, "flux-system") == key
+        memory.objects["secrets", "flux-system", "secretweave-digest-key"]["data"] = {"key": "eA=="}
+        with pytest.raises(ConfigError):
+            keys.digest_key(memory.api, "flux-system")
+
+
+class TestLease:
+    def test_one_holds_it_and_the_next_begins_when_it_is_released(self):
+        memory, stop = Memory(), threading.Event()
+        first, second = (Lease(memory.api, "flux-system", "secretweave", name) for name in ("a", "b"))
+        assert first.acquire(stop)
+        waiting = threading.Thread(target=second.acquire, args=(stop,))
+        waiting.start()
+        time.sleep(0.2)
+        assert self.spec(memory)["holderIdentity"] == "a"
+        first.release()
+        until(lambda: self.spec(memory)["holderIdentity"] == "b")
+        waiting.join(5)
+        assert self.spec(memory)["leaseTransitions"] == 1
+
+    def test_who_died_is_followed_after_the_leases_time(self, monkeypatch: pytest.MonkeyPatch):
+        memory, stop = Memory(), threading.Event()
+        monkeypatch.setattr(lease, "RETRY_SECONDS", 0.05)
+        monkeypatch.setattr(lease, "LEASE_SECONDS", 1)
+        assert Lease(memory.api, "flux-system", "secretweave", "a").acquire(stop)
+        begun = time.monotonic()
+        assert Lease(memory.api, "flux-system", "secretweave", "b").acquire(stop)
+        assert 0.9 < time.monotonic() - begun < 5
+
+    def test_a_clock_that_is_wrong_takes_nothing_from_its_holder(self):
+        memory, stop = Memory(), threading.Event()
+        assert Lease(memory.api, "flux-system", "secretweave", "a").acquire(stop)
+        self.spec(memory)["renewTime"] = "2001-01-01T00:00:00.000000Z"
+        other = threading.Thread(target=Lease(memory.api, "flux-system", "secretweave", "b").acquire, args=(stop,))
+        other.start()
+        time.sleep(0.3)
+        stop.set()
+        other.join(5)
+        assert self.spec(memory)["holderIdentity"] == "a"
+
+    def test_who_cannot_renew_it_gives_up_before_others_take_over(self, monkeypatch: pytest.MonkeyPatch):
+        memory, stop, lost = Memory(), threading.Event(), threading.Event()
+        monkeypatch.setattr(lease, "RETRY_SECONDS", 0.05)
+        monkeypatch.setattr(lease, "GIVE_UP_SECONDS", 0.5)
+        held = Lease(memory.api, "flux-system", "secretweave", "a")
+        assert held.acquire(stop)
+        holding = threading.Thread(target=held.hold, args=(stop, lost.set))
+        holding.start()
+        time.sleep(0.7)
+        assert not lost.is_set()
+        memory.down = True
+        assert lost.wait(5)
+        holding.join(5)
+
+    def test_who_finds_another_holder_stops_at_once(self, monkeypatch: pytest.MonkeyPatch):
+        memory, stop, lost = Memory(), threading.Event(), threading.Event()
+        monkeypatch.setattr(lease, "RETRY_SECONDS", 0.05)
+        held = Lease(memory.api, "flux-system", "secretweave", "a")
+        assert held.acquire(stop)
+        self.spec(memory)["holderIdentity"] = "b"
+        held.hold(stop, lost.set)
+        assert lost.is_set()
+
+    def test_a_refusal_is_told(self):
+        class Refusing(Memory):
+            def get(self, *_: Any) -> dict[str, Any]:
+                raise Denied("no")
+
+        with pytest.raises(StoreError):
+            Lease(Refusing().api, "flux-system", "secretweave", "a").acquire(threading.Event())
+
+    def spec(self, memory: Memory) -> dict[str, Any]:
+        found: dict[str, Any] = memory.objects["leases", "flux-system", "secretweave"]["spec"]
+        return found
+
+
+class TestPublished:
+    @pytest.fixture
+    def published(self, tmp_path: Path) -> Published:
+        return Published(str(tmp_path / "data"), "http://secretweave.flux-system.svc/")
+
+    @pytest.fixture
+    def port(self, published: Published) -> Iterator[int]:
+        serving = Serving("127.0.0.1:0", "flux.artifacts.address", published.answer)
+        yield serving.port
+        serving.end()
+
+    def ask(self, port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.putrequest(method, path, skip_host=True)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        found = answer.status, dict(answer.getheaders()), answer.read()
+        connection.close()
+        return found
+
+    def test_an_archive_is_served_by_its_exact_path(self, published: Published, port: int):
+        data = b"archive" * 100_000
+        digest = hashlib.sha256(data).hexdigest()
+        found = published.put(WEB, data)
+        assert found == (
+            f"sha256:{digest}",
+            f"http://secretweave.flux-system.svc/secretweave/shop/web/{digest}.tar.gz",
+            f"secretweave/shop/web/{digest}.tar.gz",
+            len(data),
+        )
+        assert found.revision == f"latest@sha256:{digest}"
+        status, headers, body = self.ask(port, f"/{found.path}")
+        assert (status, body) == (200, data)
+        assert headers["Content-Length"] == str(len(data))
+        assert headers["ETag"] == f'"{digest}"'
+        assert self.ask(port, f"/{found.path}", "HEAD")[::2] == (200, b"")
+        assert self.ask(port, f"/{found.path}", If_None_Match=headers["ETag"])[::2] == (304, b"")
+
+    def test_nothing_else_is_served(self, published: Published, port: int, tmp_path: Path):
+        found = published.put(WEB, b"x")
+        (tmp_path / "data" / "shop" / "web" / ".unfinished-y").write_bytes(b"half")
+        link = "f" * 64
+        (tmp_path / "data" / "shop" / "web" / f"{link}.tar.gz").symlink_to("/etc/passwd")
+        for path in (
+            "/",
+            "/secretweave/",
+            "/secretweave/shop/web/",
+            f"/secretweave/shop/api/{found.digest[7:]}.tar.gz",
+            f"/secretweave/shop/../shop/web/{found.digest[7:]}.tar.gz",
+            f"/secretweave/shop/%2e%2e/{found.digest[7:]}.tar.gz",
+            f"/secretweave/shop/web/{link}.tar.gz",
+            "/secretweave/shop/web/.unfinished-y",
+        ):
+            assert self.ask(port, path)[0] == 404, path
+        assert self.ask(port, f"/{found.path}", "POST")[0] == 501
+        assert self.ask(port, f"/{found.path}", "DELETE")[0] == 501
+
+    def test_the_same_is_served_after_a_restart(self, published: Published, tmp_path: Path):
+        found = published.put(WEB, b"x")
+        again = Published(str(tmp_path / "data"), "http://secretweave.flux-system.svc")
+        assert again.archive(WEB, found.digest) == found
+        assert again.archive(API, found.digest) is None
+
+    def test_what_was_replaced_stays_for_a_while(self, published: Published, tmp_path: Path):
+        folder = tmp_path / "data" / "shop" / "web"
+        first, second, third = (published.put(WEB, data) for data in (b"1", b"2", b"3"))
+        now = time.time()
+        for found, age in ((first, 300), (second, KEPT_SECONDS + 30), (third, 10)):
+            os.utime(folder / f"{found.digest[7:]}.tar.gz", (now - age, now - age))
+        published.tidy(WEB, third.digest)
+        # The second took the first's place more than a minute ago; the third took the second's just now.
+        assert sorted(os.listdir(folder)) == sorted(f"{each.digest[7:]}.tar.gz" for each in (second, third))
+        # An older one that is published again is not replaced at all.
+        published.tidy(WEB, second.digest)
+        assert published.archive(WEB, second.digest) == second
+
+    def test_what_belongs_to_nobody_and_what_a_crash_left_is_swept(self, published: Published, tmp_path: Path):
+        found, other = published.put(WEB, b"x"), published.put(API, b"y")
+        left = tmp_path / "data" / "shop" / "web" / ".unfinished-z"
+        left.write_bytes(b"half")
+        for path in (tmp_path / "data").rglob("*"):
+            if path.is_file():
+                os.utime(path, (0, 0))
+        published.sweep([WEB])
+        assert published.archive(WEB, found.digest) == found
+        assert published.archive(API, other.digest) is None
+        assert not left.exists()
+        assert not (tmp_path / "data" / "shop" / "api").exists()
+
+    def test_a_volume_without_room_is_told_and_nothing_is_seen(self, published: Published, tmp_path: Path):
+        (tmp_path / "data" / "shop").mkdir()
+        (tmp_path / "data" / "shop" / "web").write_text("in the way")
+        with pytest.raises(Exception, match="cannot be written to the controller's volume"):
+            published.put(WEB, b"x")
+
+    def test_who_dawdles_is_cut_off_and_others_are_served(
+        self, published: Published, port: int, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(serving, "HEADER_SECONDS", 0.5)
+        found = published.put(WEB, b"x")
+        slow = socket.create_connection(("127.0.0.1", port))
+        slow.sendall(b"GET /")
+        assert self.ask(port, f"/{found.path}")[0] == 200
+        slow.settimeout(5)
+        begun = time.monotonic()
+        assert slow.recv(100) == b""
+        assert time.monotonic() - begun < 4
+        slow.close()
+
+    def test_no_more_than_so_many_are_served(self, port: int):
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(serving.CONNECTIONS_MAX)]
+        time.sleep(0.3)
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            self.ask(port, "/")
+        for each in held:
+            each.close()
+
+        def answers() -> bool:
+            try:
+                return self.ask(port, "/")[0] == 404
+            except (ConnectionError, http.client.HTTPException):
+                return False
+
+        until(answers)
+
+    @pytest.mark.parametrize("address", ["9790", ":http", "localhost:99999"])
+    def test_what_is_no_address(self, address: str):
+        with pytest.raises(ConfigError):
+            serving.parsed(address, "flux.health")
+
+
+def test_a_log_line_has_the_identity_and_no_value():
+    lines: list[str] = []
+    watch = Watch(lines.append, Metrics())
+    watch.opened("shop:reader", "vault", "vault", None)
+    assert {key: value for key, value in json.loads(lines[0]).items() if key != "time"} == {
+        "event": "open",
+        "namespace": "shop",
+        "account": "reader",
+        "store": "vault",
+        "outcome": "ok",
+    }
+    assert b'secretweave_store_opens_total{outcome="ok",store="vault"} 1.0' in watch.metrics.text()
