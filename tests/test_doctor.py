@@ -177,8 +177,8 @@ def test_every_fault_of_the_configuration(run: Doctor, place: Place):
     told = run()
     assert told[told.index("fault") :] == (
         "fault    configuration  /ROOT/etc/config.yaml, document 2, line 9, Configuration, spec: unknown key `alow`\n"
-        "                        fix: use one of allowEmptyInput, argocd, credentials, limits, operatorNamespace,"
-        " podTemplates, policy, references, report, secretStores\n"
+        "                        fix: use one of allowEmptyInput, argocd, credentials, flux, limits, operatorNamespace,"
+        " podTemplates, policy, references, report, secretStores, sops\n"
         "fault    configuration  /ROOT/etc/config.yaml, document 2, line 10, Configuration, spec.limits.deadline:"
         " expected a duration such as `50s` or `1m30s`, found other text\n"
         "skipped  helm           it is not here; only `secretweave argocd` starts it\n"

@@ -7,6 +7,7 @@ built or not.
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -35,6 +36,8 @@ KUBERNETES_FLAGS = " ".join(
     f"-X k8s.io/component-base/version.git{name}={value}"
     for name, value in zip(("Version", "Major", "Minor"), (KUBERNETES, *KUBERNETES[1:].split(".")), strict=False)
 )
+FLUX = "v1.9.6"
+"""Of kustomize-controller and source-controller, which are released together."""
 ETCD_HASH = "sha256:b048243d0bcbb21b04402781138b746085c7d3e924778823ff92c5888dc7c41a"
 
 
@@ -90,6 +93,22 @@ def etcd(target: Path) -> None:
     target.chmod(0o755)
 
 
+def flux_crds(target: Path) -> None:
+    """Not a program: the CustomResourceDefinitions of both controllers, one file to apply."""
+    text = b""
+    for name in ("source-controller", "kustomize-controller"):
+        # Within the module its go.sum verifies what the schemas are taken from.
+        told = subprocess.run(
+            ["go", "mod", "download", "-C", str(HERE / "go" / name), "-json", f"github.com/fluxcd/{name}"],
+            check=True,
+            capture_output=True,
+        )
+        folder = Path(json.loads(told.stdout)["Dir"]) / "config" / "crd" / "bases"
+        for path in sorted(folder.glob("*.yaml")):
+            text += b"---\n" + path.read_bytes().removeprefix(b"---\n")
+    target.write_bytes(text)
+
+
 PROGRAMS = {
     "helm3": install("helm.sh/helm/v3", "cmd/helm", "v3.22.0"),
     "helm4": install("helm.sh/helm/v4", "cmd/helm", "v4.3.1"),
@@ -106,6 +125,9 @@ PROGRAMS = {
     "vault": from_folder("vault"),
     "sops": install("github.com/getsops/sops/v3", "cmd/sops", "v3.13.3"),
     "argocd-cmp-server": from_folder("argocd-cmp-server", "v3.2.12"),
+    "kustomize-controller": from_folder("kustomize-controller", FLUX, "github.com/fluxcd/kustomize-controller"),
+    "source-controller": from_folder("source-controller", FLUX, "github.com/fluxcd/source-controller"),
+    "flux-crds": Program(FLUX, flux_crds),
     "vals": install("github.com/helmfile/vals", "cmd/vals", "v0.46.1", "-tags=custom_providers,vault"),
     "argocd-vault-plugin": from_folder(
         "argocd-vault-plugin", "v1.18.1", "github.com/argoproj-labs/argocd-vault-plugin"

@@ -40,8 +40,8 @@ class Flux(NamedTuple):
     kustomize: Kustomize = Kustomize()
     artifacts: Artifacts = Artifacts()
     allow_plaintext: bool = False
-    """May a SecretWeave publish Secrets that are not encrypted (`output: secret`)? Whoever reaches the controller's port
-    then reads them: only behind the NetworkPolicy."""
+    """May a SecretWeave publish Secrets that are not encrypted (`output: secret`)? Whoever reaches the controller's
+    port then reads them: only behind the NetworkPolicy."""
     allow_cross_namespace: bool = False
     """May a SecretWeave take its source from another namespace?"""
     workers: Count = 4

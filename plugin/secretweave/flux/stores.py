@@ -88,7 +88,7 @@ def _store(obj: Mapping[str, Any], namespace: str, config: Config, *, has_accoun
         (node,) = yamltree.load(yaml(document))
         store = configs.store(node, place, faults)
     except (InputError, ValueError) as error:
-        store, faults = None, [error if isinstance(error, InputError) else ConfigError("it is not to be read")]
+        store, faults = None, [error if isinstance(error, InputError) else _unreadable()]
     if store is None:
         told = [f"{each.where.field}: {each.what}" if each.where.field else each.what for each in faults]
         more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
@@ -97,6 +97,10 @@ def _store(obj: Mapping[str, Any], namespace: str, config: Config, *, has_accoun
         return StoreConfig(name, namespace, "", why, _is_default(labels))
     refused = _refused(store, subject, config, is_tenants=is_tenants, has_account=has_account)
     return store._replace(settings=refused) if refused else store
+
+
+def _unreadable() -> ConfigError:
+    return ConfigError("it is not to be read", fix="look at it with kubectl")
 
 
 def _is_default(labels: Mapping[str, Any]) -> bool:

@@ -30,14 +30,16 @@ class Shared:
 
         self._watch = watch
         self._lock = threading.Lock()
-        self._held: dict[object, tuple[Record, float]] = {}
+        self._held: dict[object, tuple[Record, float, float]] = {}
+        """What was read, when, and until when it is kept."""
 
     def over(
         self, keeping: Keeping, app: "App", seconds: float, known: frozenset[str], *, fresh: bool = False
     ) -> Keeping:
         """*keeping* for one object, whose stores are asked only for what nobody has just read.
 
-        *known*: store names that metrics may have; *fresh*: they are asked for all, and others have the use of it.
+        *seconds*: so long ago at the most; *known*: store names that metrics may have; *fresh*: they are asked for all,
+        and others have the use of it.
         """
 
         def opened(store: StoreConfig, context: Context) -> Store:
@@ -49,7 +51,7 @@ class Shared:
             told = self._watch.reading(app, store.id, name)
 
             def find(wanted: Wanted) -> Record | None:
-                record = None if fresh else self.find((key, wanted))
+                record = None if fresh else self.find((key, wanted), seconds)
                 if record is not None:
                     self._watch.shared(name)
                     told(wanted, record)
@@ -64,20 +66,21 @@ class Shared:
 
         return keeping._replace(open=opened)
 
-    def find(self, key: object) -> Record | None:
+    def find(self, key: object, seconds: float) -> Record | None:
         with self._lock:
-            record, until = self._held.get(key, (None, 0.0))
-        return record if time.monotonic() < until else None
+            record, read, _ = self._held.get(key, (None, 0.0, 0.0))
+        return record if time.monotonic() < read + seconds else None
 
     def keep(self, key: object, record: Record, seconds: float) -> None:
+        now = time.monotonic()
         with self._lock:
-            self._held[key] = (record, time.monotonic() + seconds)
+            self._held[key] = (record, now, now + seconds)
 
     def tidy(self) -> None:
         """Lets go of what is over; to be called every second: no value stays longer than it may be used."""
         now = time.monotonic()
         with self._lock:
-            self._held = {key: held for key, held in self._held.items() if held[1] > now}
+            self._held = {key: held for key, held in self._held.items() if held[2] > now}
 
     def clear(self) -> None:
         with self._lock:
