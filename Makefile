@@ -25,7 +25,7 @@ test: venv ## lint, types and tests, on every declared Python that is here and w
 	@.ci/test $(VENV)
 
 .PHONY: test-hosts
-test-hosts: venv ## tests with the real Helm 3 and 4, Kubernetes API, Argo CD, Vault, SOPS, built by Go (cold: 45 minutes)
+test-hosts: venv ## tests with the real Helm 3 and 4, Kubernetes API, Argo CD, Flux, Vault, SOPS, built by Go (cold: an hour)
 	@$(PYTHON) tests/hosts/build.py
 	@$(PYTHON) -m tests.hosts.image
 	@$(PYTHON) -m pytest --quiet --numprocesses=2 tests/hosts

@@ -2,7 +2,10 @@
 
 import copy
 import json
+import shlex
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,9 @@ CHART = FLUX / "chart"
 ACCOUNT = "system:serviceaccount:flux-system:secretweave"
 SPEC: dict[str, Any] = {"sourceRef": {"kind": "GitRepository", "name": "shop"}, "interval": "10m"}
 
+SECONDS_MAX = 30
+"""Until the API server goes by a rule that it has."""
+
 Manifest = dict[str, Any]
 
 
@@ -30,14 +36,17 @@ def built(folder: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def with_mappings(tmp_path_factory: pytest.TempPathFactory) -> str:
+def with_component(folder: Path, name: str) -> str:
     """The component beside the whole, as the comment in it says."""
-    folder = tmp_path_factory.mktemp("mappings")
     link = folder / "flux"
     link.symlink_to(FLUX)
-    (folder / "kustomization.yaml").write_text("resources: [flux]\ncomponents: [flux/secret-mappings]\n")
+    (folder / "kustomization.yaml").write_text(f"resources: [flux]\ncomponents: [flux/{name}]\n")
     return built(folder)
+
+
+@pytest.fixture(scope="module")
+def with_mappings(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return with_component(tmp_path_factory.mktemp("mappings"), "secret-mappings")
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +94,12 @@ def test_what_is_left_out_has_a_value(admin: Kubectl):
         {"refreshInterval": "1m30s", "retryInterval": "500ms", "timeout": "1.5h"},
         {"sourceRef": {"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "OCIRepository", "name": "a.b"}},
         {"sourceRef": {"kind": "Bucket", "name": "shop", "namespace": "other"}},
+        {"sourceRef": {"kind": "ExternalArtifact", "name": "shop", "namespace": "other"}},
+        {"sourceRef": {"kind": "ExternalArtifact", "name": "shop-source"}},
         {"output": "secret", "policy": {"values": "refuse"}, "stores": ["vault"], "serviceAccountName": "shop"},
         {"keys": {"secretRef": {"name": "sops-age"}, "age": ["age1" + "q" * 58]}},
     ],
-    ids=["durations", "oci", "bucket", "plaintext", "keys"],
+    ids=["durations", "oci", "bucket", "artifact-elsewhere", "artifact", "plaintext", "keys"],
 )
 def test_specs_that_are_taken(admin: Kubectl, more: Manifest):
     done = tried(admin, SPEC | more)
@@ -110,6 +121,7 @@ def test_specs_that_are_taken(admin: Kubectl, more: Manifest):
         ({"keys": {"age": ["AGE-SECRET-KEY-1"]}}, "spec.keys.age"),
         ({"stores": "vault"}, "spec.stores"),
         ({"pathh": "./"}, "pathh"),
+        ({"sourceRef": {"kind": "ExternalArtifact", "name": "shop"}}, "what comes of the object itself"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
@@ -135,11 +147,21 @@ def test_what_kubectl_shows(admin: Kubectl):
     status = {
         "conditions": conditions,
         "lastSourceRevision": "main@sha1:1",
-        "artifact": {"revision": "latest@sha256:2"},
+        "artifact": {
+            "url": "http://secretweave/2.tar.gz",
+            "path": "2.tar.gz",
+            "revision": "latest@sha256:2",
+            "digest": "sha256:2",
+            "size": 3,
+            "lastUpdateTime": "2026-01-31T12:00:00Z",
+        },
     }
     patch = ("patch", "sw", "shown", "--namespace=shop", "--subresource=status", "--type=merge", "--patch")
     patched = admin.run(*patch, json.dumps({"status": status}))
     assert patched.returncode == 0, patched.stderr
+    # Were a field taken out of it, the controller would write it again and again.
+    shown = json.loads(admin.run("get", "sw", "shown", "--namespace=shop", "--output=json").stdout)
+    assert shown["status"] == status
     wide = admin.run("get", "sw", "shown", "--namespace=shop", "--output=wide").stdout.splitlines()
     assert wide[0].split() == ["NAME", "AGE", "READY", "STATUS", "SOURCE", "ARTIFACT", "SUSPENDED"]
     assert wide[1].split()[2:] == ["False", "the", "store", "is", "down", "main@sha1:1", "latest@sha256:2", "false"]
@@ -179,6 +201,97 @@ def test_what_the_controller_may_not(admin: Kubectl):
     assert not may(admin, "get", "leases.coordination.k8s.io/secretweave")
 
 
+def until_may(admin: Kubectl, verb: str, resource: str, *, namespace: str) -> None:
+    deadline = time.monotonic() + SECONDS_MAX
+    while not may(admin, verb, resource, namespace=namespace):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def secrets_by_namespace(admin: Kubectl, tmp_path: Path) -> Iterator[list[str]]:
+    """The component installed; gives the commands that its comment tells. Afterwards all is as it was."""
+    changed = admin.run("apply", "--server-side", "--filename=-", text=with_component(tmp_path, "secrets-by-namespace"))
+    assert changed.returncode == 0, changed.stderr
+    comment = (FLUX / "secrets-by-namespace" / "kustomization.yaml").read_text().replace("\\\n#", "")
+    yield [line.removeprefix("#     kubectl ") for line in comment.splitlines() if "     kubectl " in line]
+    for namespace in ("shop", "other", "flux-system"):
+        admin.run("delete", f"--namespace={namespace}", "rolebinding,role", "secretweave-secrets", "--ignore-not-found")
+    admin.run("delete", "clusterrole", "secretweave-secrets")
+    restored = admin.run("apply", "--server-side", f"--kustomize={FLUX}")
+    assert restored.returncode == 0, restored.stderr
+    until_may(admin, "get", "secrets", namespace="default")
+
+
+def test_rights_on_secrets_may_be_given_by_namespace(admin: Kubectl, secrets_by_namespace: list[str]):
+    assert admin.run("create", "namespace", "other").returncode == 0
+    whole, role, binding = secrets_by_namespace
+    for command in (whole, role.replace("shop", "other"), binding.replace("shop", "other")):
+        created = admin.run(*command.split())
+        assert created.returncode == 0, created.stderr
+    for namespace in ("shop", "flux-system"):
+        for verb in ("get", "create", "update"):
+            until_may(admin, verb, "secrets", namespace=namespace)
+        assert not may(admin, "list", "secrets", namespace=namespace)
+    until_may(admin, "get", "secrets/sops-age", namespace="other")
+    for namespace in ("other", "default"):
+        for verb in ("get", "create", "update", "list"):
+            assert not may(admin, verb, "secrets", namespace=namespace), (namespace, verb)
+    assert may(admin, "patch", "externalartifacts.source.toolkit.fluxcd.io", namespace="default")
+
+
+def test_the_pod_may_run_where_pods_are_restricted(admin: Kubectl):
+    assert admin.run("create", "namespace", "restricted").returncode == 0
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    assert admin.run("label", "namespace", "restricted", label).returncode == 0
+    head = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "restricted"}}
+    pod = head | {"spec": admin.get("deployment", "secretweave")["spec"]["template"]["spec"]}
+    create = ("create", "--namespace=restricted", "--dry-run=server", "--filename=-")
+    taken = admin.run(*create, text=json.dumps(pod))
+    assert taken.returncode == 0, taken.stderr
+    # It is looked at.
+    pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    assert "violates PodSecurity" in admin.run(*create, text=json.dumps(pod)).stderr
+
+
+def test_a_repository_of_flux_gets_the_feature_gate_and_the_controller(tmp_path: Path):
+    shutil.copytree(FLUX, tmp_path / "secretweave")
+    shutil.copy(FLUX / "example" / "flux-system" / "kustomization.yaml", tmp_path)
+    # What of the files of `flux bootstrap` matters here.
+    (tmp_path / "gotk-components.yaml").write_text("""\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: kustomize-controller, namespace: flux-system}
+spec: {template: {spec: {containers: [{name: manager, image: kustomize-controller, args: [--log-level=info]}]}}}
+""")
+    (tmp_path / "gotk-sync.yaml").write_text("""\
+apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {name: flux-system, namespace: flux-system}
+""")
+    found = by_name(built(tmp_path))
+    (manager,) = found["Deployment", "kustomize-controller"]["spec"]["template"]["spec"]["containers"]
+    assert manager["args"] == ["--log-level=info", "--feature-gates=ExternalArtifact=true"]
+    (ours,) = found["Deployment", "secretweave"]["spec"]["template"]["spec"]["containers"]
+    assert ours["image"] == f"YOUR-REGISTRY/secretweave:{__version__}"
+
+
+def test_the_feature_gate_is_set_by_hand(admin: Kubectl):
+    created = admin.run(
+        "create", "deployment", "kustomize-controller", "--image=a", "--dry-run=client", "--output=json"
+    )
+    deployment = json.loads(created.stdout)
+    deployment["spec"]["template"]["spec"]["containers"][0]["args"] = ["--log-level=info"]
+    assert admin.run("create", "--filename=-", text=json.dumps(deployment)).returncode == 0
+    comment = (FLUX / "example" / "flux-system" / "kustomization.yaml").read_text()
+    text = "\n".join(line.removeprefix("#     ") for line in comment.splitlines() if line.startswith("#     "))
+    _kubectl, *command = shlex.split(text)
+    patched = admin.run(*command)
+    assert patched.returncode == 0, patched.stderr
+    (container,) = admin.get("deployment", "kustomize-controller")["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["--log-level=info", "--feature-gates=ExternalArtifact=true"]
+
+
 def test_direct_mode_may_more_only_with_its_component(admin: Kubectl, with_mappings: str):
     added = [each for each in documents(with_mappings) if each["metadata"]["name"] == "secretweave-secret-mappings"]
     assert [each["kind"] for each in added] == ["ClusterRole", "ClusterRoleBinding"]
@@ -209,7 +322,7 @@ def secretweave_check() -> Any:
     config_map = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: shop}\n"
 
     def run(folder: Path) -> subprocess.CompletedProcess[bytes]:
-        arguments = [command, "check", f"--config={folder}", "--namespace=shop"]
+        arguments = [str(command), "check", f"--config={folder}", "--namespace=shop"]
         return subprocess.run(arguments, input=config_map, capture_output=True, check=False)
 
     return run
@@ -249,12 +362,22 @@ def test_the_chart_makes_what_kustomize_makes(helm: Helm):
     assert {key: bare(each) for key, each in charts.items()} == {key: bare(each) for key, each in ours.items()}
 
 
-def test_the_chart_makes_direct_mode_of_the_component(helm: Helm, with_mappings: str):
-    charts = by_name(template(helm, "--set=secretMappings.enabled=true"))
+@pytest.mark.parametrize(
+    ("value", "component"),
+    [
+        ("secretMappings.enabled=true", "secret-mappings"),
+        ("persistence.enabled=true", "persistence"),
+        ("secrets.everyNamespace=false", "secrets-by-namespace"),
+    ],
+)
+def test_the_chart_makes_of_a_value_what_kustomize_makes_of_a_component(
+    helm: Helm, tmp_path: Path, value: str, component: str
+):
+    charts = by_name(template(helm, f"--set={value}"))
     (container,) = charts["Deployment", "secretweave"]["spec"]["template"]["spec"]["containers"]
     del container["imagePullPolicy"]
-    named = {(each["kind"], each["metadata"]["name"]): bare(each) for each in documents(with_mappings)}
-    assert {key: bare(each) for key, each in charts.items()} == named
+    ours = by_name(with_component(tmp_path, component))
+    assert {key: bare(each) for key, each in charts.items()} == {key: bare(each) for key, each in ours.items()}
 
 
 def test_the_charts_schema_is_the_other_ones(helm: Helm):

@@ -11,11 +11,6 @@ labels:
   helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{- define "secretweave.subject" -}}
-subjects:
-  - {kind: ServiceAccount, name: secretweave, namespace: {{ .Release.Namespace }}}
-{{- end }}
-
 {{- define "secretweave.configuration" -}}
 {{- $spec := deepCopy .Values.configuration -}}
 {{- if not $spec.operatorNamespace }}{{ $_ := set $spec "operatorNamespace" .Release.Namespace }}{{ end -}}
