@@ -35,13 +35,19 @@ class Memory:
             return copy.deepcopy(self._present(plural, namespace, name))
 
     def list(
-        self, _api_version: str, plural: str, namespace: str | None = None, labels: str = ""
+        self,
+        _api_version: str,
+        plural: str,
+        namespace: str | None = None,
+        labels: str = "",
+        *,
+        metadata: bool = False,
     ) -> list[dict[str, Any]]:
         with self._lock:
             self._asked("list", plural)
             assert not labels, "nobody needs it here"
             return [
-                copy.deepcopy(obj)
+                {"metadata": copy.deepcopy(obj["metadata"])} if metadata else copy.deepcopy(obj)
                 for (kind, where, _), obj in self.objects.items()
                 if kind == plural and namespace in {None, where}
             ]
@@ -73,11 +79,20 @@ class Memory:
             return self._put(key, whole, before)
 
     def patch_status(
-        self, _api_version: str, plural: str, namespace: str | None, name: str, status: Mapping[str, Any]
+        self,
+        _api_version: str,
+        plural: str,
+        namespace: str | None,
+        name: str,
+        status: Mapping[str, Any],
+        *,
+        uid: str = "",
     ) -> dict[str, Any]:
         with self._lock:
             self._asked("patch_status", plural)
             obj = self._present(plural, namespace, name)
+            if uid not in {"", obj["metadata"]["uid"]}:
+                raise Conflict("it is another one")
             merged = {**obj.get("status", {}), **copy.deepcopy(dict(status))}
             obj["status"] = {key: value for key, value in merged.items() if value is not None}
             self._stamp(obj)

@@ -1,6 +1,7 @@
 """The controller's parts that know no store: queue, conditions, keys, lease, archives and their server."""
 
 import base64
+import errno
 import hashlib
 import http.client
 import json
@@ -83,6 +84,54 @@ class TestQueue:
         assert queue.take() == WEB
         assert queue.failed(WEB) <= 1.2
 
+    def test_one_tenants_many_objects_keep_nobody_else_from_their_turn(self):
+        queue = Queue()
+        for number in range(200):
+            queue.add(Key("shop", f"web-{number}"))
+        queue.add(Key("bank", "web"))
+        assert queue.take() == Key("shop", "web-0")
+        assert queue.take() == Key("bank", "web")
+        queue.done(Key("bank", "web"), None)
+        queue.add(Key("bank", "web"))
+        assert queue.take() == Key("bank", "web")
+        # With one worker, too.
+        queue = Queue()
+        for key in (Key("shop", "a"), Key("shop", "b"), Key("shop", "c"), Key("bank", "web")):
+            queue.add(key)
+        taken = []
+        for _ in range(4):
+            found = queue.take()
+            assert found is not None
+            taken.append(found.namespace)
+            queue.done(found, None)
+        assert taken == ["shop", "bank", "shop", "shop"]
+
+    def test_one_tenant_never_has_every_worker(self):
+        queue, taken = Queue(), []
+        queue.reserve(1)
+        queue.add(WEB)
+        queue.add(API)
+        assert queue.take() == WEB
+        worker = threading.Thread(target=lambda: taken.append(queue.take()), daemon=True)
+        worker.start()
+        time.sleep(0.1)
+        assert taken == []
+        queue.add(Key("bank", "web"))
+        until(lambda: taken == [Key("bank", "web")])
+        queue.done(WEB, None)
+        assert queue.take() == API
+
+    def test_an_interval_without_end_ends_no_worker(self):
+        queue, taken = Queue(), []
+        queue.add(API, after=float("inf"))
+        queue.add(Key("shop", "years"), after=1e12)
+        worker = threading.Thread(target=lambda: taken.append(queue.take()), daemon=True)
+        worker.start()
+        time.sleep(0.1)
+        queue.add(WEB)
+        worker.join(5)
+        assert taken == [WEB]
+
     def test_many_workers_and_wishes_never_share_an_object(self):
         queue, held, seen, lock = Queue(), set(), [], threading.Lock()
         names = [Key("shop", f"web-{number}") for number in range(5)]
@@ -120,6 +169,10 @@ class TestSpec:
         assert (spec.path, spec.output, spec.stores, spec.recipients) == ("./", "sops", None, ())
         assert spec.rotate_after == 2160 * 3600
 
+    def test_no_object_keeps_a_worker_for_longer_than_one_that_hangs_would(self):
+        spec = resource.read(woven({"timeout": "99999999h", "retryInterval": "1ms", "interval": f"{'9' * 400}h"}))
+        assert (spec.timeout, spec.retry, spec.interval) == (600, 1, float("inf"))
+
     @pytest.mark.parametrize(
         ("text", "seconds"), [("1h30m", 5400), ("1.5s", 1.5), ("300ms", 0.3), ("10", None), ("", None), ("-1s", None)]
     )
@@ -137,6 +190,12 @@ class TestSpec:
             ({"sourceRef": {"kind": "ExternalArtifact", "name": "web"}}, "spec.sourceRef is not usable"),
             ({"sourceRef": "web"}, "spec.sourceRef is not usable"),
             ({"stores": [1]}, "spec.stores is not usable"),
+            ({"sourceRef": {"kind": ["Bucket"], "name": "x"}}, "spec.sourceRef is not usable"),
+            ({"sourceRef": {"kind": "Bucket", "name": ["x"]}}, "spec.sourceRef.name is not usable"),
+            ({"sourceRef": {"kind": "Bucket", "name": "x", "namespace": []}}, "spec.sourceRef.namespace is not usable"),
+            ({"output": ["sops"]}, "spec.output is not usable"),
+            ({"policy": {"values": {}}}, "spec.policy.values is not usable"),
+            ({"targetNamespace": {"a": 1}}, "spec.targetNamespace is not usable"),
             ({"targetNamespace": "a.b"}, "spec.targetNamespace is not usable"),
             ({"serviceAccountName": "A"}, "spec.serviceAccountName is not usable"),
         ],
@@ -214,6 +273,24 @@ class TestKeys:
     def age(self, memory: Memory) -> None:
         annotations = memory.objects["secrets", "shop", "web-age"]["metadata"]["annotations"]
         annotations["flux.secretweave.dev/rotated-at"] = "2020-01-01T00:00:00Z"
+
+    def test_while_what_is_published_is_sealed_for_the_old_one_nothing_is_rotated_away(self):
+        memory = Memory()
+        first = self.of(memory).newest
+        self.age(memory)
+        obj = woven({"keys": {"rotateAfter": "1h"}}) | {"status": {"ageRecipient": first}}
+        second = keys.of(memory.api, obj, resource.read(obj)).newest
+        assert second != first
+        both = self.identities(memory)
+        # A store is down for longer than a period.
+        self.age(memory)
+        found = keys.of(memory.api, obj, resource.read(obj))
+        assert (found.newest, found.due, self.identities(memory)) == (second, 0, both)
+        # Published at last.
+        obj["status"] = {"ageRecipient": second}
+        third = keys.of(memory.api, obj, resource.read(obj)).newest
+        assert third not in {first, second}
+        assert self.identities(memory)[1] == both[0]
 
     def test_a_secret_of_somebody_else_is_left_alone(self):
         memory = Memory()
@@ -308,6 +385,16 @@ class TestLease:
         memory.down = True
         assert lost.wait(5)
         holding.join(5)
+
+    def test_what_nobody_expected_loses_the_lease_and_does_not_end_its_thread(self, monkeypatch: pytest.MonkeyPatch):
+        memory, stop, lost = Memory(), threading.Event(), threading.Event()
+        monkeypatch.setattr(lease, "RETRY_SECONDS", 0.05)
+        monkeypatch.setattr(lease, "GIVE_UP_SECONDS", 0.3)
+        held = Lease(memory.api, "flux-system", "secretweave", "a")
+        assert held.acquire(stop)
+        self.spec(memory)["leaseTransitions"] = "many"
+        held.hold(stop, lost.set)
+        assert lost.is_set()
 
     def test_who_finds_another_holder_stops_at_once(self, monkeypatch: pytest.MonkeyPatch):
         memory, stop, lost = Memory(), threading.Event(), threading.Event()
@@ -408,6 +495,45 @@ class TestPublished:
         # An older one that is published again is not replaced at all.
         published.tidy(WEB, second.digest)
         assert published.archive(WEB, second.digest) == second
+
+    def test_with_a_full_volume_it_begins_and_serves_what_there_is(
+        self, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        found = published.put(WEB, b"x")
+
+        def full(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("builtins.open", full)
+        again = Published(str(tmp_path / "data"), "http://secretweave.flux-system.svc")
+        monkeypatch.undo()
+        assert again.archive(WEB, found.digest) == found
+
+    def test_what_is_there_is_not_written_again(self, published: Published, tmp_path: Path):
+        folder = tmp_path / "data" / "shop" / "web"
+        first, second = published.put(WEB, b"1"), published.put(WEB, b"2")
+        now = time.time()
+        for found, age in ((first, 300), (second, KEPT_SECONDS + 30)):
+            os.utime(folder / f"{found.digest[7:]}.tar.gz", (now - age, now - age))
+        # Each run without a change says so once more, and the first was replaced long ago.
+        assert published.put(WEB, b"2") == second
+        published.tidy(WEB, second.digest)
+        assert os.listdir(folder) == [f"{second.digest[7:]}.tar.gz"]
+        # One that comes again replaces what replaced it.
+        third = published.put(WEB, b"3")
+        os.utime(folder / f"{third.digest[7:]}.tar.gz", (now - 5, now - 5))
+        published.put(WEB, b"2")
+        assert os.stat(folder / f"{second.digest[7:]}.tar.gz").st_mtime > now - 2
+        # One that is damaged is mended.
+        (folder / f"{second.digest[7:]}.tar.gz").write_bytes(b"x")
+        published.put(WEB, b"2")
+        assert (folder / f"{second.digest[7:]}.tar.gz").read_bytes() == b"2"
+
+    @pytest.mark.parametrize("digest", ["", "sha256:", "sha256:../api/{}", "../api/{}", "{}\n"])
+    def test_a_digest_leads_nowhere_else(self, published: Published, digest: str):
+        other = published.put(API, b"y")
+        published.put(WEB, b"x")
+        assert published.archive(WEB, digest.format(other.digest[7:])) is None
 
     def test_what_belongs_to_nobody_and_what_a_crash_left_is_swept(self, published: Published, tmp_path: Path):
         found, other = published.put(WEB, b"x"), published.put(API, b"y")

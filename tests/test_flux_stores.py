@@ -7,7 +7,7 @@ import pytest
 
 from secretweave import stores as kinds
 from secretweave.config import Config
-from secretweave.config.configuration import Credentials, Settings
+from secretweave.config.configuration import Credentials, SecretStores, Settings
 from secretweave.errors import BadReference, ConfigError, Denied, NotFound, PolicyError, SecretweaveError
 from secretweave.flux import stores
 from secretweave.flux.cluster import Api
@@ -238,6 +238,12 @@ def test_a_store_that_is_called_like_no_store_is_told():
 def test_a_cluster_without_the_kind_has_none():
     found = configured(Cluster(error=NotFound("no such kind")), Config((mounted(),)))
     assert [each.id for each in found.stores] == ["platform"]
+
+
+def test_stores_of_a_tenants_source_are_never_used():
+    config = Config((mounted(),), Settings(secret_stores=SecretStores(in_stream="use")))
+    with pytest.raises(ConfigError, match="inStream `use` is not for a controller"):
+        configured(Cluster(), config)
 
 
 def test_where_stores_may_not_be_listed_none_is_taken_for_another():

@@ -45,8 +45,11 @@ OURS = (
     Rule("credentials", "errors stores/base sdk sdk/*", "what a store logs in with, wherever it lies"),
     Rule("fetching", "errors model stores/base", "when stores are asked, not for what"),
     Rule("memory", "", "the process, not what is in it"),
-    Rule("config*", "errors forms model settings yamltree policy/settings argocd/settings flux/settings sealing/settings config* stores",
+    Rule("config*",
+         "errors forms model settings yamltree policy/settings argocd/settings flux/settings sealing/settings config* "
+         "stores",
          "read first"),
+    Rule("reloading", "errors config config/files", "the configuration again, whoever lasts"),
     Rule("reading*", "errors model reading*", "bytes in, bytes kept"),
     Rule("places/*", f"errors model yamltree references* {TEXT} edits generated scan/* places*",
          "what changes is decided before any value is known, so no place reads a store or the configuration"),
@@ -71,7 +74,8 @@ OURS = (
     Rule("argocd/daemon/client", "errors memory reading argocd/app argocd/settings argocd/daemon/wire",
          "light, like those"),
     Rule("sources/scrubbing", "", "text alone"),
-    Rule("sources/programs", "errors sources/sandbox sources/scrubbing sources/confined", "how a program is started, not for what"),
+    Rule("sources/programs", "errors sources/sandbox sources/scrubbing sources/confined",
+         "how a program is started, not for what"),
     Rule("sources/confined", "sources/sandbox", "becomes a program: nothing else is loaded"),
     Rule("argocd/parameters", "errors argocd/app", "what an Application may choose"),
     Rule("sources/kinds sources/kinds/*",
@@ -103,11 +107,13 @@ FOREIGN = (
     Foreign("cryptography cryptography.*", "reading/spool", True, "only a long stream needs it"),
     Foreign(
         "concurrent.* threading",
-        "fetching stores stores/* sdk/* credentials sealing/documents argocd/daemon/* flux/controller/*",
+        "fetching stores stores/* sdk/* credentials sealing/documents argocd/daemon/* flux/controller/* reloading",
         True,
         "only a remote store needs it, what encrypts, and what serves",
     ),
-    Foreign("requests requests.* urllib3 urllib3.*", "sdk/* flux/oci", True, "below the SDKs, and what talks to a registry"),
+    Foreign(
+        "requests requests.* urllib3 urllib3.*", "sdk/* flux/oci", True, "below the SDKs, and what talks to a registry"
+    ),
     Foreign("hvac hvac.*", "stores/vault sdk/vault*", True, "an SDK belongs to its store"),
     Foreign(
         "boto3 boto3.* botocore botocore.*", "stores/awssm stores/awsssm sdk/aws", True, "an SDK belongs to its stores"

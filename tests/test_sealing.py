@@ -16,6 +16,7 @@ from tests.conftest import Command
 
 ENC = "ENC[AES256_GCM,data:YQ==,iv:aQ==,tag:dA==,type:str]"
 HEAD = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n"
+ENC_IN_BASE64 = base64.b64encode(f"sops_mac={ENC}\npassword={ENC}\n".encode()).decode()
 WRITTEN = 'apiVersion: "v1"\nkind: "Secret"\nmetadata:\n  name: "s"\n'
 
 
@@ -76,6 +77,12 @@ def test_what_is_handed_to_sops(text: str, written: str):
     assert part.secret is not None
 
 
+@pytest.mark.parametrize("text", ["kind: Secret\n", "kind: SecretList\nitems:\n- "])
+def test_kubernetes_reads_an_empty_group_as_none(text: str):
+    (part,) = sealed(f"apiVersion: /v1\n{text}stringData: {{a: hunter2}}\n")
+    assert part.secret is not None
+
+
 def test_a_secret_is_known_by_its_name_and_the_runs_namespace():
     (part,) = sealed(HEAD + "data: {a: Yg==}\n", "web")
     assert part.secret is not None
@@ -115,6 +122,15 @@ def test_a_list_is_taken_apart_in_order_however_nested():
         ("stringData: {p: x, p: hunter2}", InputError, "a mapping has the same key twice", "p"),
         (f"data: {{a: '{ENC}', b: hunter2}}\nsops: {{mac: '{ENC}'}}", InputError, "encrypted in part", ""),
         (f"data: {{a: '{ENC}'}}", InputError, "encrypted in part", ""),
+        # A generator has read an encrypted file.
+        (f"data: {{.env: '{ENC_IN_BASE64}'}}", InputError, "SOPS has encrypted already", 'data[".env"]'),
+        (
+            f"data: {{.env: '{ENC_IN_BASE64[:8]}\\n{ENC_IN_BASE64[8:]}', a: Yg==}}".replace("'", '"'),
+            InputError,
+            "already",
+            'data[".env"]',
+        ),
+        (f"stringData: {{.env: 'password={ENC}'}}", InputError, "encrypted in part", ""),
         ("data: {a: hunter2}\nsops: {}", InputError, "encrypted in part", ""),
     ],
 )

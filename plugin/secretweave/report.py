@@ -20,13 +20,29 @@ def faults(error: SecretweaveError) -> str:
     return f"secretweave: {len(each)} errors\n{blocks}nothing was written\n"
 
 
+def status(error: SecretweaveError) -> str:
+    """An error for the status of an object, or an event on it: `kubectl get` shows the first line alone."""
+    each = error.faults if isinstance(error, Faults) else (error,)
+    first = each[0]
+    more = f" (and {len(each) - 1} more)" if each[1:] else ""
+    head = one_line(f"{first.where}: {first.what}{more}" if str(first.where) else f"{first.what}{more}")
+    if not more and not first.also:
+        return f"{head}\n{_rows((('why', first.why), ('fix', first.fix)), '  ')}".rstrip("\n")
+    return f"{head}\n" + "".join(f"{number}.\n{_fault(fault, '  ')}" for number, fault in enumerate(each, 1)).rstrip(
+        "\n"
+    )
+
+
 def _fault(fault: SecretweaveError, indent: str) -> str:
     where = str(fault.where)
     if fault.also:
         shown = "; ".join(map(str, fault.also[:MOST_PLACES]))
         more = len(fault.also) - MOST_PLACES
         where += f"; also {shown}" + (f" and {more} more" if more > 0 else "")
-    rows = (("where", where), ("what", fault.what), ("why", fault.why), ("fix", fault.fix))
+    return _rows((("where", where), ("what", fault.what), ("why", fault.why), ("fix", fault.fix)), indent)
+
+
+def _rows(rows: Iterable[tuple[str, str]], indent: str) -> str:
     return "".join(f"{indent}{name + ':':7}{one_line(text)}\n" for name, text in rows if text)
 
 

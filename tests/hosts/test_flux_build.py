@@ -187,6 +187,22 @@ def test_a_kustomization_that_is_no_yaml(place: Place):
         assert str(place.refused("app", namespace=namespace).where).startswith("app/kustomization.yaml, line ")
 
 
+@pytest.mark.parametrize("first", ["[x, x, x, x, x, x, x, x, x]", "{" + "k" * 1000 + ": " + "v" * 1000 + "}"])
+def test_aliases_that_would_fill_the_memory(place: Place, first: str):
+    lines = [f"a0: &a0 {first}\n", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20))]
+    place.write({"kustomization.yaml": "".join(lines)})
+    fault = place.refused(namespace="shop")
+    assert fault.what == "the kustomization's aliases unfold into too much"
+    assert str(fault.where) == "kustomization.yaml"
+
+
+def test_memory_that_a_source_may_not_take_from_others(place: Place):
+    generators = [{"name": f"c{number}", "files": ["big.txt"]} for number in range(60)]
+    place.write({"kustomization.yaml": json.dumps({"configMapGenerator": generators}), "big.txt": "x" * 20_000_000})
+    fault = place.refused()
+    assert (type(fault), fault.what) == (InputError, f"{need('kustomize').name} needs more memory than it may have")
+
+
 def test_a_kustomization_that_fails(place: Place):
     fault = place.write({"kustomization.yaml": "{}\n"}).refused()
     assert (type(fault), fault.what) == (InputError, f"{need('kustomize').name} failed (exit code 1)")

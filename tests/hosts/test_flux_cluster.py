@@ -150,6 +150,14 @@ def test_a_kind_without_a_status_has_none(api: Api, kubectl: Kubectl):
         api.patch_status("v1", "configmaps", kubectl.namespace, "settings", {"x": 1})
 
 
+def test_a_status_meant_for_an_object_of_that_name_that_is_no_more_is_refused(api: Api, kubectl: Kubectl):
+    found = api.create(deployment(kubectl), "deployments")
+    with pytest.raises(Conflict):
+        api.patch_status("apps/v1", "deployments", kubectl.namespace, "web", {"replicas": 3}, uid="another")
+    uid = found["metadata"]["uid"]
+    api.patch_status("apps/v1", "deployments", kubectl.namespace, "web", {"observedGeneration": 1}, uid=uid)
+
+
 def test_what_is_created_twice_or_replaced_in_an_old_version_is_a_conflict(api: Api, kubectl: Kubectl):
     lease: dict[str, Any] = {
         "apiVersion": "coordination.k8s.io/v1",

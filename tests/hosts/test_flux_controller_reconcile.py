@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from secretweave import config as configs
 from secretweave.argocd.daemon.kept import Kept
 from secretweave.errors import Denied
+from secretweave.flux import unpack
 from secretweave.flux.controller import keys
 from secretweave.flux.controller.published import Published
 from secretweave.flux.controller.queue import Key
@@ -359,6 +360,26 @@ def test_plaintext_needs_leave(world: World):
     assert "ageRecipient" not in world.status
 
 
+def test_plaintext_of_an_archive_is_in_no_other_file(world: World, monkeypatch: pytest.MonkeyPatch):
+    world.settings = {"flux": {"allowPlaintext": True}}
+    world.weave(output="secret")
+    assert world.run().outcome == "ok"
+    unpacked: list[str] = []
+    real = unpack.unpack
+
+    def told(data: Any, folder: str, limits: Any) -> None:
+        unpacked.append(folder)
+        real(data, folder, limits)
+
+    monkeypatch.setattr("secretweave.flux.controller.reconcile.unpack.unpack", told)
+    for output in ("secret", "sops"):
+        world.weave(output=output, interval="9m")
+        assert world.run().outcome == "ok"
+    assert unpacked == []
+    assert world.run().outcome == "ok"
+    assert [os.path.basename(each) for each in unpacked] == ["previous"]
+
+
 def test_a_spec_that_is_none_stalls_until_it_changes(world: World):
     world.weave(interval="soon")
     done = world.run()
@@ -378,6 +399,19 @@ def test_suspended_stays_as_it_is(world: World):
     assert world.run().state == "suspended"
     assert world.conditions() == {"Ready": ("True", "Suspended")}
     assert world.external == before
+
+
+def test_suspended_with_another_spec_it_is_not_ready_for_that(world: World):
+    world.run()
+    world.weave(path="./elsewhere", suspend=True)
+    world.run()
+    (ready,) = world.status["conditions"]
+    assert (ready["status"], ready["reason"], ready["observedGeneration"]) == ("True", "Suspended", 1)
+    assert world.status["observedGeneration"] == 2
+    world.weave(path="./elsewhere")
+    world.run()
+    assert world.conditions()["Ready"][0] == "False"
+    assert {each["observedGeneration"] for each in world.status["conditions"]} == {3}
 
 
 def test_stores_are_narrowed(world: World):

@@ -17,13 +17,16 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from secretweave.errors import InputError, Where
 from secretweave.flux.settings import Flux
 from secretweave.reading import Readable
 from secretweave.sources import tree
 from secretweave.sources.kinds import Host, Job, kustomize
+
+if TYPE_CHECKING:
+    from secretweave import yamltree
 
 SUFFIXES = (".yaml", ".yml")
 GENERATED = "kustomization.yaml"
@@ -162,10 +165,33 @@ def _read(path: str, root: str) -> dict[str, Any] | None:
         documents = yamltree.load(data) if len(data) < FILE_MAX else []
         if len(documents) != 1 or not isinstance(documents[0], yamltree.Mapping):
             return None
+        _bound(documents[0])
         found: dict[str, Any] = yamltree.plain(documents[0])
     except InputError as error:
         raise error.at(Where(name, line=error.where.line)) from None
     return found
+
+
+def _bound(root: "yamltree.Node") -> None:
+    """Raises InputError: with what its aliases stand for written out, it is longer than a file may be.
+
+    A few lines can make terabytes, and all tenants have this process' memory together.
+    """
+    from secretweave.yamltree import Mapping, Scalar
+
+    left, waiting = FILE_MAX, [root]
+    while waiting and len(waiting) <= left:
+        node = waiting.pop()
+        left -= 1
+        if isinstance(node, Scalar):
+            left -= len(node.value)
+        elif isinstance(node, Mapping):
+            left -= sum(len(key.value) for key, _ in node.pairs)
+            waiting += [value for _, value in node.pairs]
+        else:
+            waiting += node.items
+    if waiting or left < 0:
+        raise InputError("the kustomization's aliases unfold into too much", fix="write out what they stand for, once")
 
 
 def _write(path: str, fields: dict[str, Any], root: str) -> None:

@@ -97,12 +97,20 @@ class Api:
         return self._send("PATCH", obj, plural, query, "application/apply-patch+yaml", accept=accept)
 
     def patch_status(
-        self, api_version: str, plural: str, namespace: str | None, name: str, status: Mapping[str, Any]
+        self,
+        api_version: str,
+        plural: str,
+        namespace: str | None,
+        name: str,
+        status: Mapping[str, Any],
+        *,
+        uid: str = "",
     ) -> dict[str, Any]:
         """Merges *status* into the object's: null takes a member out, a list replaces a list. NotFound: also where the
-        kind has no status subresource.
+        kind has no status subresource. *uid*: Conflict where the object has another one by now.
         """
-        body = json.dumps({"status": status}).encode()
+        only = {"metadata": {"uid": uid}} if uid else {}
+        body = json.dumps({**only, "status": status}).encode()
         content = "application/merge-patch+json"
         return self._call("PATCH", api_version, plural, namespace, name, part="/status", body=body, content=content)
 
@@ -298,7 +306,8 @@ def _refused(
             f"the API server has no {subject}",
             fix="correct the name or the namespace; for a kind of Flux or of our own install its CRD",
         )
-    if status == 409:
+    # A patch that names a uid finds it immutable, where others find a precondition that does not hold.
+    if status == 409 or (status == 422 and "metadata.uid" in _fields(answer)):
         raise Conflict(
             f"the API server does not let us {verb} {subject}: a conflict",
             why=told or "it has changed meanwhile, or is there already",
@@ -315,6 +324,11 @@ def _refused(
         why=f"it gave something else than {subject} (status {status})",
         fix="correct the address of the API server",
     )
+
+
+def _fields(answer: Mapping[str, Any]) -> list[str]:
+    causes = (answer.get("details") or {}).get("causes") or ()
+    return [str(each.get("field", "")) for each in causes if isinstance(each, dict)]
 
 
 def _told(resource: str, answer: Mapping[str, Any]) -> str:

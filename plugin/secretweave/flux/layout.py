@@ -16,6 +16,7 @@ from secretweave.errors import Faults, SecretweaveError, Where
 from secretweave.reading.manifests import Document, Interest, Reader
 from secretweave.reading.spool import Spool
 from secretweave.scan.objects import Object, walk
+from secretweave.sealing.manifest import is_secret
 from secretweave.yamltree import Reading, parse
 
 REST = "manifests.yaml"
@@ -83,7 +84,7 @@ def _name(document: Document, limits: Limits) -> str | None:
     except SecretweaveError as fault:
         line = document.line + max(fault.where.line, 1)
         raise fault.at(Where(document.source, document.index, line)) from None
-    if obj is None or obj.kind != "Secret" or obj.api_version not in {"v1", ""}:
+    if obj is None or not is_secret(obj):
         return None
     return "_".join(_parts(obj))
 

@@ -92,7 +92,7 @@ class Mappings:
             self._reconcile(namespace, name, obj if lives else None)
         except SecretweaveError as error:
             if obj is not None and lives:
-                self._api.event(obj, kind="Warning", reason=_reason(error), message=report.faults(error))
+                self._api.event(obj, kind="Warning", reason=_reason(error), message=report.status(error))
             raise
         return self._refresh_seconds if lives else None
 

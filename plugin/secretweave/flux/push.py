@@ -46,6 +46,7 @@ KINDS = ("kustomize", "helm", "plain")
 HOST = Host(
     section="spec.flux",
     fix="correct what it complains of, in the folder or in what --values names",
+    no_manifests="correct --path: files below it count, too, and a chart has a Chart.yaml",
     no_charts="kustomize-controller inflates none either",
     instead="push the chart's folder with --helm, or commit what `helm template` makes of it",
     no_fetching="dependencies are not fetched",

@@ -46,8 +46,15 @@ def configured(api: "Api", config: Config, namespace: str, *, has_account: bool 
 
     *has_account*: the object names a ServiceAccount, by whose token a tenant's Vault may be logged in to as well.
     Raises StoreError: the SecretStores cannot be listed, which would let one store be taken for another. Raises
-    ConfigError as config/binding.py does. A cluster without the kind has none.
+    ConfigError as config/binding.py does, or as SecretStores of a source would be used, which nothing here looks at. A
+    cluster without the kind has none.
     """
+    if config.settings.secret_stores.in_stream == "use":
+        raise ConfigError(
+            "secretStores.inStream `use` is not for a controller that serves several tenants",
+            why="a SecretStore in a tenant's source would be logged in to as the controller itself",
+            fix="take it out of the configuration, and have SecretStores applied to the cluster",
+        )
     operators = config.settings.operator_namespace
     names = {"project": namespace, "namespace": namespace}
     found = {lookup.subject(each, operators): each for each in config.stores}

@@ -330,7 +330,7 @@ REFUSALS = (
     Refusal(
         r"unknown recipient type|malformed recipient|Bech32|age public key|failed to parse input",
         "an age recipient is malformed",
-        "correct --age, spec.sops.age or the .sops.yaml: a recipient begins with age1",
+        "correct --age, spec.sops.age, the .sops.yaml or a SecretWeave's spec.keys.age: a recipient begins with age1",
     ),
     Refusal(
         r"not a valid|[Ii]nvalid|could not parse|arn",

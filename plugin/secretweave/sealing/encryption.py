@@ -103,8 +103,13 @@ def tagger(config: Config, outside: Outside) -> reuse.Tagger | None:
         why="there is no digest key by which an earlier run's ciphertext is known again"
         if key is None
         else "no earlier output is named, whose ciphertext could be used again",
-        fix="keep 32 random bytes in a file (`openssl rand -base64 32`) and name it with --digest-key-file, and name "
-        "the last run's output with --previous (the first time it need not be there); or pass --unstable",
+        fix="keep 32 random bytes in a file (`openssl rand -base64 32`) and name it with --digest-key-file"
+        + (
+            ""
+            if sealing.previous
+            else ", and name the last run's output with --previous (the first time it need not be there)"
+        )
+        + "; or pass --unstable",
     )
 
 

@@ -23,6 +23,9 @@ from secretweave.yamltree import Mapping, Node, Reading, Scalar, parse, twice
 
 SECTIONS = ("data", "stringData")
 METADATA = "sops"
+CORE = ("v1", "/v1", "")
+"""What Kubernetes reads as the apiVersion of a Secret, and what an item of a list may leave out:
+https://github.com/kubernetes/apimachinery/blob/v0.34.1/pkg/runtime/schema/group_version.go"""
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 SEALED = re.compile(r"ENC\[AES256_GCM,data:[\w+/=]*,iv:[\w+/=]+,tag:[\w+/=]+,type:\w+\]")
 TELLING = 8
@@ -90,7 +93,7 @@ def parts(data: bytes, namespace: str | None, *, depth: int, nodes: int) -> list
 
 
 def is_secret(obj: Object) -> bool:
-    return obj.kind == "Secret" and obj.api_version in {"v1", ""}
+    return obj.kind == "Secret" and obj.api_version in CORE
 
 
 def _is_list(obj: Object) -> bool:
@@ -141,6 +144,14 @@ def _has_plaintext(obj: Object) -> bool:
                 plain = plain or not SEALED.fullmatch(spelled[1:-1])
             elif spelled in {"null", '""'}:
                 empty = True
+            elif section == "data" and isinstance(node, Scalar) and _holds_sealed(node.value):
+                raise InputError(
+                    "a value of a Secret that SOPS has encrypted already",
+                    where=Where(resource=obj.title, field=step(section, key.value)),
+                    why="it would reach the cluster encrypted: a generator has read a file that nothing decrypts, or a "
+                    "store gave one",
+                    fix="encrypt a manifest of the Secret in place of the generator's file, or write a reference",
+                )
             else:
                 plain = True
     metadata = obj.node.get(METADATA)
@@ -154,6 +165,14 @@ def _has_plaintext(obj: Object) -> bool:
             fix="write references into Secrets of their own, and decrypt or remove what is encrypted",
         )
     return False
+
+
+def _holds_sealed(encoded: str) -> bool:
+    try:
+        return SEALED.search(base64.b64decode(encoded).decode("latin-1")) is not None
+    except ValueError:
+        # Kubernetes tells.
+        return False
 
 
 def _without_what_is_lost(secret: Mapping) -> Mapping:

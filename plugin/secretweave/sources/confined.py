@@ -5,11 +5,16 @@ the seccomp filter, Landlock's ruleset (-1: none); the program and its arguments
 """
 
 import os
+import resource
 import signal
 import sys
 
 UNCONFINED = b"unconfined"
 """Told when the kernel refuses. Else the number of the error of exec is told, or nothing: that is the program now."""
+
+MEMORY_MAX = 512 << 20
+"""Bytes that the program may have. One object's source must not end the process that serves all: since Kubernetes 1.28
+the kernel ends a whole container where it has too little memory."""
 
 
 def become(parent: int, told: int, seccomp: int, landlock: int, arguments: list[str]) -> None:
@@ -26,6 +31,9 @@ def become(parent: int, told: int, seccomp: int, landlock: int, arguments: list[
         # The interpreter ignores these, and a program inherits that.
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        most = MEMORY_MAX if most == resource.RLIM_INFINITY else min(most, MEMORY_MAX)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
         confinement()
     except OSError:
         os.write(told, UNCONFINED)

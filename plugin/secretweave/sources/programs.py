@@ -43,6 +43,9 @@ FOR_NETWORK = (
 HEAD_MAX, TAIL_MAX = 16 << 10, 48 << 10
 """So many bytes are kept of the beginning and of the end of what a program says."""
 
+OUT_OF_MEMORY = ("fatal error: runtime: out of memory", "fatal error: out of memory", "cannot allocate memory")
+"""What Go says first where it has come to the limit that `confined` sets: runtime/malloc.go, runtime/mem_linux.go."""
+
 
 class Inline(NamedTuple):
     """An argument that names a file whose content is given here: it is in memory, and only the program can open it."""
@@ -389,6 +392,9 @@ def _failure(call: Call, code: int, said: str) -> InputError:
             why=said or "the kernel ends what needs more memory than the container may have",
             fix=f"raise the {call.container}'s memory limit, or make the source smaller",
         )
+    if code == 2 and any(each in said for each in OUT_OF_MEMORY):
+        # Its stacks, which follow, tell nobody anything.
+        return InputError(f"{call.name} needs more memory than it may have", fix="make the source smaller")
     return InputError(f"{call.name} failed (exit code {code})", why=said, fix=call.fix)
 
 

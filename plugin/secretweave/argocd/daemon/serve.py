@@ -16,15 +16,15 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
-from secretweave import __version__, memory, report, stores
+from secretweave import __version__, memory, reloading, report, stores
 from secretweave.argocd import weaving
 from secretweave.argocd.app import App
 from secretweave.argocd.daemon import wire
 from secretweave.argocd.daemon.kept import Kept
 from secretweave.argocd.daemon.watch import Metrics, Watch, outcome_of
-from secretweave.config import Config, files
+from secretweave.config import Config
 from secretweave.errors import ConfigError, InputError, SecretweaveError
 from secretweave.forms import NAMESPACE, PROJECT
 from secretweave.outputs import Outside
@@ -42,7 +42,7 @@ TICK_SECONDS = 1.0
 STILL_SECONDS = 15.0
 """Without a tick for so long, the daemon is not well."""
 
-Load = Callable[[], Config]
+Load = reloading.Load
 
 
 def serve(load: Load, given: str | None, path: str, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
@@ -68,7 +68,7 @@ class Daemon:
         import threading
 
         self._environ = environ
-        self._configuration = _Configuration(load, lambda: _stamp(given, environ), self._adopt)
+        self._configuration = reloading.Configuration(load, lambda: reloading.stamp(given, environ), self._adopt)
         config = self._configuration.last
         settings = config.settings.argocd.daemon
         metrics = Metrics() if settings.metrics else None
@@ -338,57 +338,6 @@ class _Room:
             self._changed.notify_all()
 
 
-class _Loaded(NamedTuple):
-    stamp: object
-    result: Config | SecretweaveError
-
-
-class _Configuration:
-    """As the files are; read again when one of them is another."""
-
-    def __init__(
-        self, load: Load, stamp: Callable[[], object], adopt: Callable[[Config | SecretweaveError], None]
-    ) -> None:
-        """*adopt* is called with each further one, or what is wrong with it."""
-        import threading
-
-        self._load = load
-        self._stamp = stamp
-        self._adopt = adopt
-        self._lock = threading.Lock()
-        seen = stamp()
-        result: Config | SecretweaveError
-        try:
-            result = load()
-        except SecretweaveError as error:
-            # Every request is told. To end for it would end, with this container, the Pod's place in its Service.
-            result = error
-        self.last = result if isinstance(result, Config) else Config()
-        """The last that was whole."""
-        self._loaded = _Loaded(seen, result)
-
-    def current(self) -> Config:
-        """Raises the faults of a broken one, each time."""
-        with self._lock:
-            seen = self._stamp()
-            if seen != self._loaded.stamp:
-                # The stamp is older than what is read: a change in between is read once more.
-                self._loaded = _Loaded(seen, self._read())
-            result = self._loaded.result
-        if isinstance(result, SecretweaveError):
-            raise wire.fault_of(wire.fault_as_bytes(result))
-        return result
-
-    def _read(self) -> Config | SecretweaveError:
-        result: Config | SecretweaveError
-        try:
-            result = self.last = self._load()
-        except SecretweaveError as error:
-            result = error
-        self._adopt(result)
-        return result
-
-
 class _Stream:
     """The sources, as they come over a connection."""
 
@@ -493,24 +442,6 @@ def _prepare(path: str) -> None:
             # Its backlog is full, or this is no path for a socket, which binding it tells.
             return
     raise ConfigError("another daemon listens at the socket", fix="end that one, or set SECRETWEAVE_SOCKET")
-
-
-def _stamp(given: str | None, environ: Mapping[str, str]) -> object:
-    """Differs when a file of the configuration does, or another one would be read."""
-    named = given if given is not None else environ.get("SECRETWEAVE_CONFIG") or None
-    usual = (os.path.join(folder, name) for folder in files.folders(environ) for name in ("config.yaml", "config.d"))
-    found = []
-    for place in [named] if named is not None else usual:
-        paths = [place]
-        with suppress(OSError):
-            paths += sorted(os.path.join(place, name) for name in os.listdir(place))
-        for path in paths:
-            with suppress(OSError):
-                status = os.stat(path)
-                found.append(
-                    (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-                )
-    return found
 
 
 def _app(fields: object) -> App:

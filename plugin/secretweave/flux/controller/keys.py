@@ -102,6 +102,11 @@ def _ours(api: "Api", obj: Mapping[str, Any], secret: dict[str, Any], spec: Spec
     identities = _identities(_data(secret).get(ENTRY, b""))
     age = since((metadata.get("annotations") or {}).get(ROTATED))
     over = age is None or age >= spec.rotate_after
+    sealed = (obj.get("status") or {}).get("ageRecipient")
+    if over and age is not None and identities and sealed not in {None, _recipient(identities[0])}:
+        # What is published is sealed for the one before, which a further rotation would take away: a store that was
+        # down for a period must not leave what nobody can open.
+        over, age = False, spec.rotate_after
     if identities and not over and _belongs(secret, obj):
         return identities, spec.rotate_after - (age or 0.0)
     if over or not identities:

@@ -58,7 +58,8 @@ class Lease:
         """Renews it until *stop*; calls *lost* once it is not this one's any more."""
         while not stop.wait(RETRY_SECONDS):
             begun = time.monotonic()
-            with suppress(StoreError):
+            # Whatever goes wrong: to end with it would leave this process at work without a Lease.
+            with suppress(Exception):
                 if not self._attempt():
                     # Another one holds it: there may be two at work.
                     lost()

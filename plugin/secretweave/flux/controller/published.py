@@ -6,6 +6,7 @@ The volume is all the state there is: after a restart the same is served at once
 before anything points to it. One that is replaced stays for a while, for who has read of it and comes to fetch it.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -25,6 +26,7 @@ KEPT_MOST = 10
 PREFIX = "secretweave"
 PATH = re.compile(rf"/{PREFIX}/([a-z0-9][-a-z0-9]{{0,62}})/([a-z0-9][-.a-z0-9]{{0,252}})/([0-9a-f]{{64}})\.tar\.gz")
 FILE = re.compile(r"([0-9a-f]{64})\.tar\.gz")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 UNFINISHED = ".unfinished-"
 NOWHERE = Answer(404, b"nothing is here\n")
 
@@ -54,8 +56,13 @@ class Published:
             probe = os.path.join(folder, f"{UNFINISHED}{os.getpid()}")
             with open(probe, "wb"):
                 pass
-            os.unlink(probe)
+            with suppress(FileNotFoundError):
+                # Another replica's, which in its own Pod has the same number.
+                os.unlink(probe)
         except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                # What is there is served, and swept.
+                return
             raise ConfigError(
                 "the folder of flux.artifacts.folder cannot be written to",
                 why=error.strerror or "",
@@ -65,6 +72,9 @@ class Published:
     def archive(self, key: Key, digest: str) -> Archive | None:
         """The one of that digest, if the volume has it."""
         path = self.file(key, digest)
+        # It comes from a status, which others may write, too.
+        if not DIGEST.fullmatch(digest):
+            return None
         with suppress(OSError):
             return self._archive(key, digest, os.path.getsize(path))
         return None
@@ -74,11 +84,21 @@ class Published:
         return os.path.join(self._folder, key.namespace, key.name, f"{digest.removeprefix('sha256:')}.tar.gz")
 
     def put(self, key: Key, data: bytes) -> Archive:
-        """Writes it, whole and for good, before anybody can see it. Raises SecretweaveError: there is no room."""
+        """Writes it, whole and for good, before anybody can see it. Raises SecretweaveError: there is no room.
+
+        One that is there stays as it is: its time tells since when the one before it is replaced, and a full volume
+        hinders nothing that is unchanged.
+        """
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         path = self.file(key, digest)
         folder = os.path.dirname(path)
         unfinished = os.path.join(folder, f"{UNFINISHED}{os.path.basename(path)}")
+        if _holds(path, data):
+            if max(_files(folder))[1] != os.path.basename(path):
+                # What took its place is replaced by it from now on.
+                with suppress(OSError):
+                    os.utime(path)
+            return self._archive(key, digest, len(data))
         try:
             os.makedirs(folder, exist_ok=True)
             with open(unfinished, "wb") as file:
@@ -127,8 +147,9 @@ class Published:
                     if time.time() - modified > KEPT_SECONDS:
                         with suppress(OSError):
                             os.unlink(os.path.join(folder, file))
-                with suppress(OSError):
-                    os.rmdir(folder)
+                if (namespace, name) not in alive:
+                    with suppress(OSError):
+                        os.rmdir(folder)
             with suppress(OSError):
                 os.rmdir(inside)
 
@@ -152,6 +173,12 @@ class Published:
     def _archive(self, key: Key, digest: str, size: int) -> Archive:
         path = f"{PREFIX}/{key.namespace}/{key.name}/{digest.removeprefix('sha256:')}.tar.gz"
         return Archive(digest, f"{self._url}/{path}", path, size)
+
+
+def _holds(path: str, data: bytes) -> bool:
+    with suppress(OSError), open(path, "rb") as file:
+        return os.fstat(file.fileno()).st_size == len(data) and file.read() == data
+    return False
 
 
 def _files(folder: str, form: "re.Pattern[str] | None" = FILE) -> list[tuple[float, str]]:

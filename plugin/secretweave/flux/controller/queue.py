@@ -1,15 +1,22 @@
 """Which object is next: one worker at a time for each, the newest wish wins, failures wait longer each time.
 
+Of what is due the namespace with the fewest workers goes first, and none has all of them: one tenant's many slow
+objects keep nobody else's from their turn.
+
 An object that is wished for while a worker has it comes again when that worker is done: what it saw may be old.
 """
 
+import math
 import random
 import time
+from collections import Counter
 from typing import NamedTuple
 
 FIRST_SECONDS = 1.0
 """The pause after a first failure."""
 MOST_SECONDS = 300.0
+WAIT_SECONDS = 3600.0
+"""A worker looks anew after so long: what threading can wait for has a limit, an interval has none."""
 
 
 class Key(NamedTuple):
@@ -27,6 +34,7 @@ class Queue:
     def __init__(self) -> None:
         import threading
 
+        self._most: float = math.inf
         self._changed = threading.Condition()
         self._due: dict[Key, float] = {}
         """When each is wanted next, on time.monotonic's clock."""
@@ -34,7 +42,14 @@ class Queue:
         """Since when a worker has it."""
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
+        self._last = ""
+        """The namespace of what was taken last."""
         self._closed = False
+
+    def reserve(self, most: int) -> None:
+        """One namespace has so many workers at the most: the others are left for the rest."""
+        with self._changed:
+            self._most = most
 
     def add(self, key: Key, after: float = 0.0) -> None:
         """Wants it in so many seconds, or earlier where that is wished already."""
@@ -51,13 +66,23 @@ class Queue:
         with self._changed:
             while not self._closed:
                 now = time.monotonic()
-                waiting = [(due, key) for key, due in self._due.items() if key not in self._running]
-                due, key = min(waiting, default=(None, None))
-                if key is not None and due is not None and due <= now:
+                held = Counter(key.namespace for key in self._running)
+                waiting = [
+                    (due, key)
+                    for key, due in self._due.items()
+                    if key not in self._running and held[key.namespace] < self._most
+                ]
+                ready = [
+                    (held[key.namespace], key.namespace == self._last, due, key) for due, key in waiting if due <= now
+                ]
+                if ready:
+                    *_, key = min(ready)
                     del self._due[key]
                     self._running[key] = now
+                    self._last = key.namespace
                     return key
-                self._changed.wait(None if due is None else due - now)
+                first = min((due for due, _ in waiting), default=now + WAIT_SECONDS)
+                self._changed.wait(min(first - now, WAIT_SECONDS))
             return None
 
     def done(self, key: Key, after: float | None) -> None:

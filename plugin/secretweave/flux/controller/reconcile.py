@@ -9,6 +9,7 @@ intervals only the stores are asked. It holds references, no values.
 """
 
 import io
+import math
 import os
 import re
 import time
@@ -66,6 +67,8 @@ class Done(NamedTuple):
     """The longest pause after failures."""
     state: str = ""
     """`ready`, `not ready` or `suspended`; empty: the object is gone."""
+    revision: str = ""
+    """Of the source that it was woven from; empty: it was not."""
 
 
 class Parts(NamedTuple):
@@ -148,7 +151,8 @@ class Reconciler:
         ready = Condition("Ready", "True", resource.SUCCEEDED, message)
         self._tell(obj, [ready], status)
         refresh = min(spec.refresh, spec.interval, *([due] if due is not None else []))
-        return Done(True, "ok", max(refresh, resource.INTERVAL_SECONDS_MIN), state="ready")
+        after = max(refresh, resource.INTERVAL_SECONDS_MIN)
+        return Done(True, "ok", after, state="ready", revision=status["lastSourceRevision"])
 
     # What becomes of it.
 
@@ -187,12 +191,20 @@ class Reconciler:
         deadline = time.monotonic() + seconds
         with _temporary() as folder:
             rendered = self._built(key, obj, spec, source, config, folder, deadline)
-            previous = self._previous(key, artifact, folder, config)
+            # An archive that was not sealed has nothing to be known again by, and its values no business in a file.
+            was_sealed = sealed_for is not None and bool((obj.get("status") or {}).get("ageRecipient"))
+            earlier = (_published(artifact), _published(obj)) if was_sealed else ()
+            previous = self._previous(key, earlier, folder, config)
             asked = resource.requested(obj) not in {"", (obj.get("status") or {}).get("lastHandledReconcileAt")}
             data, references = self._woven(key, spec, rendered, config, sealed_for, previous, deadline, asked=asked)
-        with _reason(resource.BUILD):
-            found = self._publish(key, obj, data, artifact, source)
-        parts.published.tidy(key, found.digest)
+        current = _published(artifact)
+        try:
+            with _reason(resource.BUILD):
+                found = self._publish(key, obj, data, artifact, source)
+            current = found.digest
+        finally:
+            # Else each attempt that comes to nothing would leave its archive.
+            parts.published.tidy(key, current)
         last = (obj.get("status") or {}).get("artifact") or {}
         same = last.get("digest") == found.digest and last.get("url") == found.url
         when = last.get("lastUpdateTime") if same else None
@@ -297,12 +309,15 @@ class Reconciler:
                 self._rendered.popitem(last=False)
         return rendered.sources
 
-    def _previous(self, key: Key, artifact: Mapping[str, Any] | None, folder: str, config: "Config") -> str:
-        """A folder with the files of the last archive; an empty one where that is not there or cannot be read."""
+    def _previous(self, key: Key, digests: tuple[str, ...], folder: str, config: "Config") -> str:
+        """A folder with the files of the first archive of those that there is; an empty one where none is, or where it
+        cannot be read.
+        """
         place = os.path.join(folder, "previous")
         os.mkdir(place, 0o700)
-        digest = ((artifact or {}).get("status") or {}).get("artifact", {}).get("digest")
-        if not isinstance(digest, str) or self._parts.published.archive(key, digest) is None:
+        # The ExternalArtifact may be edited or deleted by somebody, and the archive is there all the same.
+        digest = next((each for each in digests if self._parts.published.archive(key, each) is not None), "")
+        if not digest:
             return place
         try:
             with open(self._parts.published.file(key, digest), "rb") as file:
@@ -338,7 +353,7 @@ class Reconciler:
                 namespace=spec.target_namespace or key.namespace,
             )
         # Whoever asks for it by hand has just changed something.
-        keeping = self.keeping(key, spec.account, config, fresh=asked)
+        keeping = self.keeping(key, spec.account, config, spec.refresh, fresh=asked)
         outside = Outside(parts.environ, deadline, self._warning(key), keeping, sealing=sealing)
         run = pipeline.Run(
             output=spec.output,
@@ -356,10 +371,13 @@ class Reconciler:
             files = layout.files([out.getvalue()], config.settings.limits)
             return archive.packed(files), len(woven.uses)
 
-    def keeping(self, key: Key, account: str, config: "Config", *, fresh: bool = False) -> Keeping:
+    def keeping(
+        self, key: Key, account: str, config: "Config", seconds: float = math.inf, *, fresh: bool = False
+    ) -> Keeping:
         """Store clients that are shared with objects of the same namespace and service account, and with no others.
 
-        *fresh*: what was read for those is not taken.
+        *seconds*: how old a value may be that was read for those, where the configuration allows more; *fresh*: none
+        of them is taken.
         """
         parts = self._parts
         app = App(key.name, f"{key.namespace}:{account}", key.namespace, "", "", ())
@@ -367,7 +385,7 @@ class Reconciler:
         if account:
             keeping = keeping._replace(token=lambda audiences: parts.api.token(key.namespace, account, audiences))
         known = frozenset(store.id for store in config.stores)
-        return parts.shared.over(keeping, app, config.settings.flux.share_seconds, known, fresh=fresh)
+        return parts.shared.over(keeping, app, min(config.settings.flux.share_seconds, seconds), known, fresh=fresh)
 
     def _publish(
         self,
@@ -402,9 +420,10 @@ class Reconciler:
             artifact = api.apply(whole, "externalartifacts", manager=MANAGER, force=True)
         last = (artifact.get("status") or {}).get("artifact") or {}
         is_ready = resource.condition(artifact, "Ready").get("status") == "True"
-        if last.get("digest") == found.digest and last.get("url") == found.url and is_ready:
-            return found
         now = resource.stamp()
+        told = _artifact_status(found, last.get("lastUpdateTime") or now)
+        if is_ready and all(last.get(name) == value for name, value in told.items()):
+            return found
         generation = artifact["metadata"].get("generation", 1)
         before = (artifact.get("status") or {}).get("conditions") or ()
         ready = Condition("Ready", "True", resource.SUCCEEDED, f"stored artifact for revision {found.revision}")
@@ -446,7 +465,7 @@ class Reconciler:
         self._tell(obj, [Condition("Ready", before, resource.SUSPENDED, text)], {})
 
     def _failed(self, obj: dict[str, Any], spec: Spec | None, stop: _Stop) -> Done:
-        text = report.faults(stop.error).rstrip("\n")
+        text = report.status(stop.error)
         now = [Condition("Ready", "False", stop.reason, text)]
         if stop.stalls:
             now.append(Condition("Stalled", "True", stop.reason, text))
@@ -475,7 +494,8 @@ class Reconciler:
             status["lastHandledReconcileAt"] = asked
         changed = {key: value for key, value in status.items() if before.get(key) != value}
         refreshed = resource.since(before.get("lastRefreshTime"))
-        if set(changed) == {"lastRefreshTime"} and refreshed is not None and refreshed < STATUS_SECONDS:
+        # A clock that was put back has a refresh lie ahead.
+        if set(changed) == {"lastRefreshTime"} and refreshed is not None and 0 <= refreshed < STATUS_SECONDS:
             return
         if changed:
             self._patch(obj, changed)
@@ -494,8 +514,11 @@ class Reconciler:
         old = {each.get("type"): each for each in before}
         for each in found:
             last = old.get(each["type"], {})
+            if each["reason"] == resource.SUSPENDED:
+                # It says of the spec that it was told of, and nothing of the one that is suspended.
+                each["observedGeneration"] = last.get("observedGeneration", each["observedGeneration"])
             is_same = {**each, "message": ""} == {**last, "message": ""} and each["status"] != "True"
-            if is_same and _without_numbers(each["message"]) == _without_numbers(last["message"]):
+            if is_same and _without_numbers(each["message"]) == _without_numbers(last.get("message", "")):
                 each["message"] = last["message"]
         return found
 
@@ -503,10 +526,15 @@ class Reconciler:
         metadata = obj["metadata"]
         try:
             after = self._parts.api.patch_status(
-                resource.API_VERSION, resource.PLURAL, metadata["namespace"], metadata["name"], status
+                resource.API_VERSION,
+                resource.PLURAL,
+                metadata["namespace"],
+                metadata["name"],
+                status,
+                uid=metadata["uid"],
             )
-        except NotFound:
-            # It is gone; that comes as an event of its own.
+        except (NotFound, Conflict):
+            # It is gone, or is another one by now; that comes as an event of its own.
             return
         obj["status"] = after.get("status") or {**(obj.get("status") or {}), **status}
 
@@ -552,6 +580,12 @@ def _reason_of(error: SecretweaveError) -> str:
     return reasons.get(error.exit_code, resource.ENCRYPTION)
 
 
+def _published(artifact: Mapping[str, Any] | None) -> str:
+    """The digest that an ExternalArtifact, or the status of a SecretWeave, points to; empty: to none."""
+    status = (artifact or {}).get("status") or {}
+    return str((status.get("artifact") or {}).get("digest") or "")
+
+
 def _artifact_status(found: "Archive", when: str) -> dict[str, Any]:
     return {
         "url": found.url,
@@ -572,5 +606,10 @@ def _temporary() -> Iterator[str]:
     """A folder of this process' user alone, gone afterwards."""
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="secretweave-") as folder:
-        yield folder
+    try:
+        with tempfile.TemporaryDirectory(prefix="secretweave-") as folder:
+            yield folder
+    except OSError as error:
+        what = "the controller cannot use its folder for temporary files"
+        fix = "give the volume at /tmp more room"
+        raise _Stop(resource.BUILD, SecretweaveError(what, why=error.strerror or "", fix=fix)) from None

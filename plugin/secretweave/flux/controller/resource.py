@@ -32,6 +32,8 @@ PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 INTERVAL_SECONDS_MIN = 1.0
+TIMEOUT_SECONDS_MAX = 600.0
+"""Of one attempt, whatever the object says: a worker that has one for much longer is held to hang (run.py)."""
 MESSAGE_BYTES = 20 << 10
 """Of a condition: the whole object must stay far below etcd's limit."""
 
@@ -74,16 +76,16 @@ def read(obj: Mapping[str, Any]) -> Spec:
     spec, own = _mapping(obj.get("spec"), "spec"), obj["metadata"]["namespace"]
     ref = _mapping(spec.get("sourceRef"), "spec.sourceRef")
     version, kind = ref.get("apiVersion") or SOURCE_VERSION, ref.get("kind")
-    if version != SOURCE_VERSION or kind not in SOURCES:
+    if version != SOURCE_VERSION or not isinstance(kind, str) or kind not in SOURCES:
         raise _invalid("spec.sourceRef", f"name a {', '.join(SOURCES)} of {SOURCE_VERSION}")
     source = Source(kind, _name(ref, "namespace", "spec.sourceRef", own), _name(ref, "name", "spec.sourceRef"))
     if source == ("ExternalArtifact", own, obj["metadata"]["name"]):
         raise _invalid("spec.sourceRef", "name another ExternalArtifact: this one is what comes of the object itself")
     keys, policy = _mapping(spec.get("keys"), "spec.keys"), _mapping(spec.get("policy"), "spec.policy")
     interval = _duration(spec, "interval", None)
-    if spec.get("output", "sops") not in {"sops", "secret"}:
+    if spec.get("output", "sops") not in ("sops", "secret"):  # no set: it may be a list
         raise _invalid("spec.output", "write `sops` or `secret`")
-    if policy.get("values", "asConfigured") not in {"refuse", "asConfigured"}:
+    if policy.get("values", "asConfigured") not in ("refuse", "asConfigured"):
         raise _invalid("spec.policy.values", "write `refuse` or `asConfigured`")
     target = _name(spec, "targetNamespace", "spec", "")
     if target and not NAMESPACE.fullmatch(target):
@@ -93,8 +95,8 @@ def read(obj: Mapping[str, Any]) -> Spec:
         _text(spec, "path", "spec", "./"),
         max(interval, INTERVAL_SECONDS_MIN),
         max(_duration(spec, "refreshInterval", interval), INTERVAL_SECONDS_MIN),
-        _duration(spec, "retryInterval", 0.0) or None,
-        _duration(spec, "timeout", 60.0),
+        max(_duration(spec, "retryInterval", 0.0), INTERVAL_SECONDS_MIN) if spec.get("retryInterval") else None,
+        min(_duration(spec, "timeout", 60.0), TIMEOUT_SECONDS_MAX),
         spec.get("suspend") is True,
         target or None,
         _name(spec, "serviceAccountName", "spec", ""),
@@ -214,7 +216,7 @@ def _text(of: Mapping[str, Any], key: str, under: str, default: str) -> str:
 
 def _name(of: Mapping[str, Any], key: str, under: str, default: str | None = None) -> str:
     value = of.get(key)
-    if value in {None, ""} and default is not None:
+    if (value is None or value == "") and default is not None:
         return default
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise _invalid(f"{under}.{key}", "write a name as Kubernetes has them")

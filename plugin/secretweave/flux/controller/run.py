@@ -13,8 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from secretweave import __version__, memory, stores
-from secretweave.argocd.daemon import serve
+from secretweave import __version__, memory, reloading, stores
 from secretweave.argocd.daemon.kept import Kept
 from secretweave.config import Config
 from secretweave.errors import ConfigError, NotFound, SecretweaveError
@@ -40,14 +39,16 @@ CLIENT_SECONDS = 3600.0
 TICK_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 DRAIN_SECONDS = 25.0
-"""How long what is under way may still take after SIGTERM; below the 30 s that Kubernetes gives a Pod."""
+"""How long what is under way may still take after SIGTERM; with what follows it is below the 45 s of flux/'s Pod."""
 HUNG_SECONDS = 900.0
 """A worker that has had one object for so long hangs: it has passed its own deadlines many times over."""
+AWAY_SECONDS = 30.0
+"""The longest pause while the API server is away: it is the same for all, and soon over."""
 LOST = 75
 """EX_TEMPFAIL of sysexits.h."""
 MAPPINGS = mappings.PLURAL
 
-Load = Callable[[], Config]
+Load = reloading.Load
 
 
 class Terms(NamedTuple):
@@ -97,6 +98,9 @@ class Controller:
         self._objects: dict[Key, _Seen] = {}
         self._sources: dict[resource.Source, object] = {}
         self._states: dict[Key, str] = {}
+        self._revisions: dict[Key, str] = {}
+        """Of the source that each was woven from last."""
+        self._workers: list[threading.Thread] = []
         self._waited_for: set[Key] = set()
         """Objects of the start that were not tried yet and have nothing that is served."""
         self._leads = False
@@ -104,11 +108,7 @@ class Controller:
         self._ticked = time.monotonic()
         # That a broken configuration ends nothing is the daemon's way; at the start a person waits, so it is told here.
         load()
-        self._configuration = serve._Configuration(  # noqa: SLF001 - one way to read a configuration again for both daemons
-            load,
-            lambda: serve._stamp(given, environ),  # noqa: SLF001 - as above
-            self._adopt,
-        )
+        self._configuration = reloading.Configuration(load, lambda: reloading.stamp(given, environ), self._adopt)
         config = self._configuration.last
         settings = config.settings.flux
         url = terms.url or settings.artifacts.url
@@ -133,7 +133,9 @@ class Controller:
         import threading
 
         self.watch.note("start", version=__version__, namespace=self._terms.namespace or "")
-        holder = f"{os.uname().nodename}_{os.getpid()}_{os.urandom(4).hex()}"
+        # A container that is started again in its Pod goes on with the Lease at once: the one before is over.
+        unnamed = f"{os.uname().nodename}_{os.getpid()}_{os.urandom(4).hex()}"
+        holder = self._environ.get("POD_NAME") or unnamed
         quick = cluster.connect(None, None, environ=self._environ, warn=self._warn, seconds=lease.CALL_SECONDS)
         held = lease.Lease(quick, self._own, LEASE, holder)
         over = threading.Event()
@@ -147,6 +149,7 @@ class Controller:
             self.watch.note("leader", holder=holder)
             renewing.start()
             workers += self._begin()
+            self._workers = workers
             events.watch(self._kinds(), self._terms.namespace, self.watch.note, self._environ, self.stop.is_set)
         finally:
             was_leader, self._leads = self._leads, False
@@ -182,6 +185,7 @@ class Controller:
         self._mappings = mappings.Mappings(self._api, self._configuration.current, self._outside, self._warn)
         self._list()
         count = self._configuration.last.settings.flux.workers
+        self._queue.reserve(max(count - 1, 1))
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         for each in (*threads, threading.Thread(target=self._tick, daemon=True)):
             each.start()
@@ -246,8 +250,17 @@ class Controller:
                 self._sources[source] = said
             using = [key for key, seen in self._objects.items() if seen.source == source]
             if is_new and not what:
-                # A list, at the start or after a connection broke: who is well, or has its turn yet, has seen it.
-                using = [key for key in using if self._states.get(key) == "not ready"]
+                # A list, at the start or after a connection broke: who has its turn yet will see it, and who was woven
+                # from it has.
+                using = [
+                    key
+                    for key in using
+                    if self._states.get(key) == "not ready"
+                    or self._revisions.get(key, artifact.get("revision")) != artifact.get("revision")
+                ]
+            if kind == "ExternalArtifact" and what == "DELETED" and (own := Key(*source[1:])) in self._objects:
+                # One that we made ourselves.
+                using, is_other = [*using, own], True
         if is_other:
             for key in using:
                 self._queue.add(key)
@@ -274,7 +287,7 @@ class Controller:
             except SecretweaveError as error:
                 # The object's own faults are in its status; this one is between us and the API server.
                 self.watch.note("failed", object=str(key), what=error.what, why=error.why)
-                done = Done(False, "error")
+                done = Done(False, "error", most=AWAY_SECONDS)
             except BaseException as error:  # noqa: BLE001 - one object's end must not be the worker's
                 self.watch.crashed(error)
                 done = Done(False, "internal error")
@@ -287,6 +300,9 @@ class Controller:
                 self._states[key] = done.state
             elif done.ok:
                 self._states.pop(key, None)
+                self._revisions.pop(key, None)
+            if done.revision:
+                self._revisions[key] = done.revision
         kind = "SecretMapping" if key.plural == MAPPINGS else resource.KIND
         more: dict[str, Any] = {}
         if done.outcome == "gone":
@@ -331,17 +347,30 @@ class Controller:
                     self._configuration.current()
                 with self._lock:
                     states = dict(self._states)
-                    known = list(self._objects)
                 self._metrics.depth.set(self._queue.depth())
                 for kind, plural in ((resource.KIND, resource.PLURAL), ("SecretMapping", MAPPINGS)):
                     self.watch.states(kind, [state for key, state in states.items() if key.plural == plural])
                 if self._ticked > swept + SWEEP_SECONDS:
                     swept = self._ticked
-                    # Of other namespaces it knows no objects, and they may be another controller's.
-                    if self._terms.namespace is None:
-                        self.published.sweep(key for key in known if key.plural == resource.PLURAL)
+                    self._compare()
             except Exception as error:  # noqa: BLE001 - the next tick may go well
                 self.watch.crashed(error)
+
+    def _compare(self) -> None:
+        """Holds what events have told against what the API server says: files are removed by that alone, and an object
+        that was taken for gone, as while its API was not served yet, has its turns again.
+        """
+        with suppress(SecretweaveError):
+            # Without the CRD nothing is known of any.
+            found = self._api.list(resource.API_VERSION, resource.PLURAL, self._terms.namespace, metadata=True)
+            there = [Key(each["metadata"]["namespace"], each["metadata"]["name"]) for each in found]
+            # Those of other namespaces may be another controller's.
+            if self._terms.namespace is None:
+                self.published.sweep(there)
+            with self._lock:
+                unknown = [key for key in there if key not in self._objects]
+            for key in unknown:
+                self._saw("", self._api.get(resource.API_VERSION, resource.PLURAL, key.namespace, key.name))
 
     def _adopt(self, config: Config | SecretweaveError) -> None:
         """The configuration is another one, or broken: every object is judged by it anew."""
@@ -380,6 +409,8 @@ class Controller:
             return ""
         if self._listed and time.monotonic() > self._ticked + HUNG_SECONDS / 10:
             return "the controller hangs\n"
+        if not all(each.is_alive() for each in self._workers):
+            return "a worker has ended\n"
         return "a worker hangs\n" if self._queue.longest() > HUNG_SECONDS else ""
 
     def _unready(self) -> str:
@@ -410,7 +441,8 @@ class _Seen(NamedTuple):
 
 
 def _seen(obj: Mapping[str, Any]) -> _Seen:
-    metadata, ref = obj["metadata"], (obj.get("spec") or {}).get("sourceRef") or {}
+    metadata, spec = obj["metadata"], obj.get("spec")
+    ref = spec.get("sourceRef") if isinstance(spec, Mapping) else None
     source = None
     if isinstance(ref, Mapping) and ref.get("name"):
         source = resource.Source(ref.get("kind", ""), ref.get("namespace") or metadata["namespace"], ref["name"])

@@ -70,6 +70,10 @@ class Host(NamedTuple):
     fix: str = "correct what it complains of, in the repository or in the Application's parameters"
     """What a failure of a program's own tells to do."""
     more_time: str = "make the source smaller, or raise limits.deadline in the configuration"
+    no_manifests: str = (
+        "correct spec.source.path; set the parameter recurse for files below it; look at include and exclude"
+    )
+    """What to do where a folder holds none."""
     no_charts: str = "the platform leaves spec.argocd.kustomize.helm off"
     """Why a kustomization may inflate no chart, where it may not."""
     instead: str = "render the chart as a source of its own, or ask the platform to allow it"

@@ -50,7 +50,7 @@ def manifests(job: Job) -> Generator[tuple[str, Readable], None, None]:
         raise InputError(
             f"the app's folder {os.path.relpath(job.folder, job.root)} holds no .yaml, .yml or .json that is chosen",
             why="an app without manifests would have all that it has in the cluster deleted",
-            fix="correct spec.source.path; set the parameter recurse for files below it; look at include and exclude",
+            fix=job.host.no_manifests,
         )
 
 

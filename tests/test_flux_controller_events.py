@@ -1,0 +1,137 @@
+"""What the controller makes of events: which objects come to their turn; no API server, and no worker runs."""
+
+# ruff: noqa: SLF001 - events and ticks come in threads of their own; here they come one by one
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secretweave import config as configs
+from secretweave.flux import cluster
+from secretweave.flux.controller.queue import Key
+from secretweave.flux.controller.reconcile import Done
+from secretweave.flux.controller.run import Controller, Terms
+from tests.flux_api import Memory
+
+WEB = Key("shop", "web")
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture
+def controller(tmp_path: Path, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Controller]:
+    monkeypatch.setattr(cluster, "connect", lambda *_, **_more: memory.api)
+    path = tmp_path / "config.json"
+    artifacts = {"folder": str(tmp_path / "data"), "address": "127.0.0.1:0", "url": "http://weaver"}
+    flux = {"artifacts": artifacts, "health": "127.0.0.1:0", "metrics": "127.0.0.1:0"}
+    whole = {"apiVersion": "secretweave.dev/v1alpha1", "kind": "Configuration", "spec": {"flux": flux}}
+    path.write_text(json.dumps(whole))
+    found = Controller(
+        lambda: configs.load(str(path), {}), str(path), Terms(), {"RUNTIME_NAMESPACE": "flux-system"}, lambda _: None
+    )
+    yield found
+    for each in found._servings:
+        each.end()
+
+
+def woven(**ref: Any) -> dict[str, Any]:
+    metadata = {"name": "web", "namespace": "shop", "uid": "1", "generation": 1}
+    return {"metadata": metadata, "spec": {"sourceRef": {"kind": "GitRepository", "name": "app", **ref}}}
+
+
+def source(revision: str) -> dict[str, Any]:
+    artifact = {"digest": f"sha256:{revision}", "url": "http://x", "revision": revision}
+    return {"metadata": {"name": "app", "namespace": "shop"}, "status": {"artifact": artifact}}
+
+
+def waiting(controller: Controller) -> int:
+    return controller._queue.depth()
+
+
+def reconciled(controller: Controller, done: Done) -> None:
+    assert controller._queue.take() == WEB
+    controller._note(WEB, done, 0.1)
+
+
+def test_a_source_that_changed_before_it_was_first_listed_wakes_who_was_woven_from_the_old_one(
+    controller: Controller,
+):
+    controller._saw("", woven())
+    reconciled(controller, Done(True, "ok", 600, state="ready", revision="1"))
+    controller._saw_source("GitRepository", "", source("2"))
+    assert waiting(controller) == 1
+
+
+def test_a_list_wakes_nobody_who_has_seen_it(controller: Controller):
+    controller._saw("", woven())
+    reconciled(controller, Done(True, "ok", 600, state="ready", revision="1"))
+    for _ in range(2):
+        controller._saw_source("GitRepository", "", source("1"))
+        controller._saw("", woven())
+    assert waiting(controller) == 0
+    controller._saw_source("GitRepository", "MODIFIED", source("2"))
+    assert waiting(controller) == 1
+
+
+def test_an_external_artifact_of_ours_that_somebody_deletes_is_made_again(controller: Controller):
+    controller._saw("", woven())
+    reconciled(controller, Done(True, "ok", 600, state="ready", revision="1"))
+    made = {**source("9"), "metadata": {"name": "web", "namespace": "shop"}}
+    controller._saw_source("ExternalArtifact", "ADDED", made)
+    controller._saw_source("ExternalArtifact", "MODIFIED", made)
+    assert waiting(controller) == 0
+    controller._saw_source("ExternalArtifact", "DELETED", made)
+    assert waiting(controller) == 1
+
+
+@pytest.mark.parametrize("spec", [None, [], "x", {"sourceRef": "x"}, {"sourceRef": {"kind": [], "name": ["x"]}}])
+def test_an_object_of_any_form_is_queued(controller: Controller, spec: Any):
+    controller._saw("ADDED", {**woven(), "spec": spec})
+    controller._saw_source("GitRepository", "ADDED", source("1"))
+    assert waiting(controller) == 1
+
+
+def test_files_are_swept_only_by_what_the_api_server_says(
+    controller: Controller, memory: Memory, monkeypatch: pytest.MonkeyPatch
+):
+    swept: list[list[Key]] = []
+    monkeypatch.setattr(controller.published, "sweep", lambda known: swept.append(list(known)))
+    memory.create({"metadata": {"name": "web", "namespace": "shop"}, "spec": {}}, "secretweaves")
+    # No event has told of it.
+    controller._compare()
+    assert swept == [[WEB]]
+    assert waiting(controller) == 1
+    memory.down = True
+    controller._compare()
+    assert len(swept) == 1
+
+
+def test_an_object_that_seemed_gone_has_its_turns_again(controller: Controller, memory: Memory):
+    memory.create({**woven(), "metadata": {"name": "web", "namespace": "shop"}}, "secretweaves")
+    controller._list()
+    # An API server that has just started does not know its CRDs.
+    reconciled(controller, Done(True, "gone"))
+    assert waiting(controller) == 0
+    controller._compare()
+    reconciled(controller, Done(True, "ok", 600, state="ready", revision="1"))
+    controller._compare()
+    assert waiting(controller) == 0
+    controller._saw_source("GitRepository", "MODIFIED", source("2"))
+    assert waiting(controller) == 1
+
+
+def test_a_worker_that_ended_is_told_to_who_can_start_the_controller_again(controller: Controller):
+    controller._leads = True
+    assert controller._probed("/healthz").status == 200
+    ended = threading.Thread(target=lambda: None)
+    ended.start()
+    ended.join()
+    controller._workers = [ended]
+    assert controller._probed("/healthz").status == 503
