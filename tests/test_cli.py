@@ -61,6 +61,20 @@ def test_empty_input_is_an_error_unless_allowed(secretweave: Command) -> None:
     assert secretweave(SECRETWEAVE_ALLOW_EMPTY="true").returncode == 0
 
 
+@pytest.mark.parametrize(
+    "option", ["--age=age1x", "--sops-config=a", "--digest-key-file=a", "--previous=a", "--unstable"]
+)
+def test_who_asks_for_encryption_gets_no_plaintext(secretweave: Command, option: str) -> None:
+    done = secretweave(option, stdin=SECRET)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert f"why:   {option.partition('=')[0]}: that is for --output sops".encode() in done.stderr
+    assert secretweave(stdin=SECRET, SECRETWEAVE_AGE="age1x").returncode == 2
+
+
+def test_what_is_said_to_sops_is_not_said_to_us(secretweave: Command) -> None:
+    assert secretweave(stdin=SECRET, SOPS_AGE_RECIPIENTS="age1x,age1y", SOPS_CONFIG="a").stdout == WOVEN
+
+
 def test_check_contacts_no_store(secretweave: Command) -> None:
     done = secretweave("check", stdin=SECRET.replace(b"app/token", b"none"))
     assert (done.returncode, done.stdout) == (0, b"1 reference, no fault\n")

@@ -328,6 +328,10 @@ class TestKeys:
             self.of(memory, keys={"secretRef": {"name": "mine"}})
         assert "hunter2" not in f"{caught.value.what}{caught.value.why}{caught.value.fix}"
 
+    def test_a_secret_that_is_not_there_is_told_with_what_names_it(self):
+        with pytest.raises(ConfigError, match="there is no Secret mine, which spec.keys.secretRef names"):
+            self.of(Memory(), keys={"secretRef": {"name": "mine"}})
+
     def test_the_digest_key_is_made_once(self):
         memory = Memory()
         key = keys.digest_key(memory.api, "flux-system")

@@ -116,11 +116,19 @@ def _sealing(request: Request) -> "Sealing":
     from secretweave.outputs import Sealing
 
     if request.output != "sops":
-        if request.previous or request.unstable or request.digest_key_file:
+        # What sops' own variables say is said to sops, wherever it runs.
+        others = {name: os.environ[name] for name in options.HOSTS_OF_SEALING if name in os.environ}
+        harmless = options.from_environment(options.SEALING, others)
+        asked = [
+            option
+            for option in options.SEALING
+            if (value := getattr(request, option.field)) and value != harmless.get(option.field)
+        ]
+        if asked:
             raise ConfigError(
                 f"the output {request.output} encrypts nothing",
-                why="--digest-key-file, --previous and --unstable are for --output sops",
-                fix="pass --output sops, or take them away",
+                why=f"{', '.join(f'--{option.name}' for option in asked)}: that is for --output sops",
+                fix="pass --output sops, or take it away",
             )
         return Sealing()
     from secretweave.sealing import reuse

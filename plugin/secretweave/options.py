@@ -115,6 +115,7 @@ SECRET_MAPPINGS = Option("secret-mappings", "Make Secrets of the cluster's Secre
 
 COMMON = (CONFIG, NAMESPACE, IDENTITY, ALLOW_EMPTY, REPORT, DEBUG)
 SEALING = (AGE, SOPS_CONFIG, DIGEST_KEY_FILE, PREVIOUS, UNSTABLE)
+HOSTS_OF_SEALING = tuple(name for option in SEALING for name in option.hosts)
 RENDER = (OUTPUT, *SEALING, *COMMON)
 CHECK = (PROJECT, *COMMON)
 PLAN = (FORMAT, *CHECK)

@@ -64,7 +64,15 @@ def of(api: "Api", obj: Mapping[str, Any], spec: Spec) -> Keys:
     """The keys of an object; makes and rotates those that are ours. Raises ConfigError, Denied, another StoreError."""
     namespace = obj["metadata"]["namespace"]
     if spec.key_secret:
-        return _given(api.get("v1", "secrets", namespace, spec.key_secret), spec)
+        try:
+            given = api.get("v1", "secrets", namespace, spec.key_secret)
+        except NotFound:
+            raise ConfigError(
+                f"there is no Secret {spec.key_secret}, which spec.keys.secretRef names",
+                fix=f"make it in the namespace {namespace}, with an age identity in an entry that ends with `.agekey`; "
+                "or leave spec.keys.secretRef out, and one is made",
+            ) from None
+        return _given(given, spec)
     name = f"{obj['metadata']['name']}-age"
     try:
         found = api.get("v1", "secrets", namespace, name)
