@@ -339,6 +339,14 @@ def test_what_does_not_pass(tmp_path: Path, answer: Answer):
     assert len(server.asked) > 1
 
 
+def test_what_lasts_holds_nobody_up(tmp_path: Path):
+    started = time.monotonic()
+    with serving(unavailable) as server:
+        refused(server.url, tmp_path, seconds=600)
+    assert time.monotonic() - started < 30
+    assert len(server.asked) == 5
+
+
 def test_nobody_who_answers(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]

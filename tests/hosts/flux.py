@@ -348,7 +348,7 @@ def _controller(
         stop(process)
 
 
-def wait_until_healthy(found: Controller, path: str, lives: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until_healthy(found: Controller, path: str, lives: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and lives():
         try:

@@ -31,6 +31,8 @@ IDLE_SECONDS = 15.0
 """A server that says nothing for so long is asked again."""
 PAUSE_SECONDS, PAUSE_MAX = 0.25, 5.0
 """Before the second attempt; then twice as long each time."""
+ATTEMPTS = 5
+"""Within some seconds: what lasts longer is for whoever asked to try again, and holds no worker meanwhile."""
 REDIRECTS_MAX = 3
 MOVED = frozenset({301, 302, 303, 307, 308})
 PIECE = 64 << 10
@@ -80,8 +82,9 @@ def fetch(url: str, digest: str, size: int | None, folder: str, limits: Artifact
     except OSError as error:
         raise _no_room(error) from None
     with spool:
-        pause = PAUSE_SECONDS
+        pause, attempt = PAUSE_SECONDS, 0
         while True:
+            attempt += 1
             hashed = hashlib.new(name)
             spool.seek(0)
             spool.truncate()
@@ -89,7 +92,7 @@ def fetch(url: str, digest: str, size: int | None, folder: str, limits: Artifact
                 length = _attempt(address, spool, hashed.update, limits, deadline)
                 break
             except _Again as error:
-                if time.monotonic() + pause >= deadline:
+                if attempt >= ATTEMPTS or time.monotonic() + pause >= deadline:
                     raise InputError(
                         f"the source's artifact cannot be fetched from {address.server}",
                         why=error.why,
