@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from secretweave.config.configuration import Limits
 from secretweave.errors import Faults, SecretweaveError, Where
+from secretweave.reading import Pieces
 from secretweave.reading.manifests import Document, Interest, Reader
 from secretweave.reading.spool import Spool
 from secretweave.scan.objects import Object, walk
@@ -43,7 +44,7 @@ def files(stream: Iterable[bytes], limits: Limits | None = None) -> dict[str, by
     position = 0
     with Spool(memory=ANY_LENGTH) as spool:
         interest = Interest((), lambda _, kind: kind == "Secret")
-        for document in Reader([(SOURCE, _Pieces(stream))], spool, interest, ANY_LENGTH, faults):
+        for document in Reader([(SOURCE, Pieces(stream))], spool, interest, ANY_LENGTH, faults):
             name = _name(document, limits)
             if name is not None:
                 found[_free(name, found)] = document.data
@@ -56,24 +57,6 @@ def files(stream: Iterable[bytes], limits: Limits | None = None) -> dict[str, by
     if not EMPTY.fullmatch(others):
         found[REST] = others
     return found
-
-
-class _Pieces:
-    """Pieces of any size, to be read in portions."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self._left = memoryview(b"")
-
-    def read(self, size: int) -> bytes:
-        """At most so many bytes; none at the end."""
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._left = memoryview(piece)
-        portion, self._left = self._left[:size], self._left[size:]
-        return bytes(portion)
 
 
 def _name(document: Document, limits: Limits) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from secretweave.config import Config
 from secretweave.errors import Faults, InputError, PolicyError, SecretweaveError, Where
 from secretweave.outputs import Outside
+from secretweave.reading import Pieces
 from secretweave.reading.manifests import BLOCK, Document, Interest, Reader
 from secretweave.reading.spool import Spool
 from secretweave.sealing import encryption, manifest, reuse
@@ -35,23 +36,6 @@ def seal(woven: Iterable[bytes | memoryview], config: Config, outside: Outside) 
         previous = reuse.Previous(earlier, tagger) if tagger else None
         _Sealer(plan, tagger, previous, config, outside, sealed).run(woven)
         yield from sealed.chunks(0, sealed.size)
-
-
-class _Stream:
-    """Chunks, as a Reader wants them."""
-
-    def __init__(self, chunks: Iterable[bytes | memoryview]) -> None:
-        self._chunks = iter(chunks)
-        self._rest: bytes | memoryview = b""
-
-    def read(self, size: int, /) -> bytes:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._rest = chunk
-        piece, self._rest = self._rest[:size], self._rest[size:]
-        return bytes(piece)
 
 
 class _Window(Spool):
@@ -117,7 +101,7 @@ class _Sealer:
         interest = Interest((), lambda _, kind: kind == "Secret")
         with ThreadPoolExecutor(AT_ONCE) as self._pool:
             try:
-                for document in Reader([(SOURCE, _Stream(woven))], window, interest, limit, self._faults):
+                for document in Reader([(SOURCE, Pieces(woven))], window, interest, limit, self._faults):
                     self.passes(window.take(document.start))
                     data = window.take(document.end)
                     if not self._faults:

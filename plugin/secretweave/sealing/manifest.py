@@ -18,6 +18,7 @@ from typing import NamedTuple
 from secretweave.errors import InputError, PolicyError, SecretweaveError, StoreError, Where
 from secretweave.scan.objects import Object, step, walk
 from secretweave.scan.page import TEXT_TAGS
+from secretweave.sdk.sops import SEALED
 from secretweave.text.scalars import quote
 from secretweave.yamltree import Mapping, Node, Reading, Scalar, parse, twice
 
@@ -27,7 +28,6 @@ CORE = ("v1", "/v1", "")
 """What Kubernetes reads as the apiVersion of a Secret, and what an item of a list may leave out:
 https://github.com/kubernetes/apimachinery/blob/v0.34.1/pkg/runtime/schema/group_version.go"""
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-SEALED = re.compile(r"ENC\[AES256_GCM,data:[\w+/=]*,iv:[\w+/=]+,tag:[\w+/=]+,type:\w+\]")
 TELLING = 8
 """Characters from which on a text is looked for in what was encrypted: shorter ones turn up by chance."""
 

@@ -53,7 +53,7 @@ class Watch:
 
         def told(wanted: Wanted, outcome: Outcome) -> None:
             version = outcome.version if isinstance(outcome, Record) else wanted.version or ""
-            word = _word(outcome)
+            word = word_of(outcome)
             self.note(
                 "read", project=app.project, app=app.name, store=store, ref=wanted.ref, version=version, outcome=word
             )
@@ -69,9 +69,9 @@ class Watch:
 
     def opened(self, project: str, store: str, name: str, error: BaseException | None) -> None:
         """A client was made, or could not be; *name*: of its store, as the metrics call that."""
-        self.note("open", project=project, store=store, outcome=_word(error))
+        self.note("open", project=project, store=store, outcome=word_of(error))
         if self._metrics:
-            self._metrics.opens.labels(name, _word(error)).inc()
+            self._metrics.opens.labels(name, word_of(error)).inc()
 
     def state(self, clients: int, down: Sequence[str]) -> None:
         """*down*: the stores that are left alone for a while, once for each client."""
@@ -99,7 +99,32 @@ class Watch:
             self._metrics.seconds.observe(seconds)
 
 
-class Metrics:
+class StoreMetrics:
+    """What is counted of stores, by whoever keeps their clients."""
+
+    def __init__(self, library: Any, own: Any, shared: str) -> None:
+        """*library*: prometheus_client; *own*: the registry; *shared*: what a read that is shared is, there."""
+        count, gauge = library.Counter, library.Gauge
+        self.reads = count(
+            "secretweave_reads", "Secrets read, by store and outcome.", ["store", "outcome"], registry=own
+        )
+        self.shares = count("secretweave_reads_shared", shared, ["store"], registry=own)
+        self.opens = count(
+            "secretweave_store_opens", "Store clients made, each with its login.", ["store", "outcome"], registry=own
+        )
+        self.clients = gauge("secretweave_store_clients", "Store clients kept.", registry=own)
+        self._down = gauge(
+            "secretweave_stores_down", "Clients whose store is left alone, since it fails.", ["store"], registry=own
+        )
+        self._known: set[str] = set()
+
+    def is_down(self, clients: "Counter[str]") -> None:
+        self._known |= set(clients)
+        for store in self._known:
+            self._down.labels(store).set(clients[store])
+
+
+class Metrics(StoreMetrics):
     """Of one daemon, in a registry of its own."""
 
     def __init__(self) -> None:
@@ -119,25 +144,7 @@ class Metrics:
             "secretweave_request_seconds", "How long requests took.", registry=own, buckets=SECONDS
         )
         self.in_flight = gauge("secretweave_requests_in_flight", "Requests under way.", registry=own)
-        self.reads = count(
-            "secretweave_reads", "Secrets read, by store and outcome.", ["store", "outcome"], registry=own
-        )
-        self.shares = count(
-            "secretweave_reads_shared", "Reads that waited for an equal one under way.", ["store"], registry=own
-        )
-        self.opens = count(
-            "secretweave_store_opens", "Store clients made, each with its login.", ["store", "outcome"], registry=own
-        )
-        self.clients = gauge("secretweave_store_clients", "Store clients kept.", registry=own)
-        self._down = gauge(
-            "secretweave_stores_down", "Clients whose store is left alone, since it fails.", ["store"], registry=own
-        )
-        self._known: set[str] = set()
-
-    def is_down(self, clients: "Counter[str]") -> None:
-        self._known |= set(clients)
-        for store in self._known:
-            self._down.labels(store).set(clients[store])
+        super().__init__(library, own, "Reads that waited for an equal one under way.")
 
     def start(self, address: str, trouble: Callable[[], str]) -> "Callable[[], None]":
         """Serves /metrics and /healthz at HOST:PORT; gives what ends it. Raises ConfigError.
@@ -207,7 +214,7 @@ def outcome_of(error: SecretweaveError) -> str:
     return words.get(error.exit_code, "error")
 
 
-def _word(outcome: object) -> str:
+def word_of(outcome: object) -> str:
     if isinstance(outcome, StoreError):
         kinds = ((NotFound, "not found"), (Denied, "denied"), (Unavailable, "unavailable"))
         return next((word for kind, word in kinds if isinstance(outcome, kind)), "error")

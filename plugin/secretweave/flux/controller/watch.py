@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0)
 
 
-class Metrics:
+class Metrics(watch.StoreMetrics):
     """Of one controller, in a registry of its own."""
 
     def __init__(self) -> None:
@@ -45,23 +45,7 @@ class Metrics:
         self.depth = gauge("secretweave_queue_depth", "Objects that wait for a worker.", registry=own)
         self.published = count("secretweave_artifacts_published", "Artifacts with a new revision.", registry=own)
         self.leader = gauge("secretweave_leader", "Is this replica the one at work?", registry=own)
-        self.reads = count(
-            "secretweave_reads", "Secrets read, by store and outcome.", ["store", "outcome"], registry=own
-        )
-        self.shares = count("secretweave_reads_shared", "Reads that needed no request.", ["store"], registry=own)
-        self.opens = count(
-            "secretweave_store_opens", "Store clients made, each with its login.", ["store", "outcome"], registry=own
-        )
-        self.clients = gauge("secretweave_store_clients", "Store clients kept.", registry=own)
-        self._down = gauge(
-            "secretweave_stores_down", "Clients whose store is left alone, since it fails.", ["store"], registry=own
-        )
-        self._known: set[str] = set()
-
-    def is_down(self, clients: "Counter[str]") -> None:
-        self._known |= set(clients)
-        for store in self._known:
-            self._down.labels(store).set(clients[store])
+        super().__init__(library, own, "Reads that needed no request.")
 
     def text(self) -> bytes:
         found: bytes = self._library.generate_latest(self._registry)
@@ -80,7 +64,7 @@ class Watch(watch.Watch):
 
         def told(wanted: Wanted, outcome: Outcome) -> None:
             version = outcome.version if isinstance(outcome, Record) else wanted.version or ""
-            word = watch._word(outcome)  # noqa: SLF001 - the same words in both logs
+            word = watch.word_of(outcome)
             fields: dict[str, Any] = {"namespace": namespace, "object": app.name}
             if account:
                 fields["account"] = account
@@ -91,7 +75,7 @@ class Watch(watch.Watch):
 
     def opened(self, project: str, store: str, name: str, error: BaseException | None) -> None:
         namespace, _, account = project.partition(":")
-        word = watch._word(error)  # noqa: SLF001 - as above
+        word = watch.word_of(error)
         self.note("open", namespace=namespace, **({"account": account} if account else {}), store=store, outcome=word)
         self.metrics.opens.labels(name, word).inc()
 
