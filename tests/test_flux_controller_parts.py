@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from secretweave.errors import ConfigError, Denied, StoreError
-from secretweave.flux.controller import keys, lease, resource, serving
+from secretweave.flux.controller import keys, lease, resource
 from secretweave.flux.controller.lease import Lease
 from secretweave.flux.controller.published import KEPT_SECONDS, Published
 from secretweave.flux.controller.queue import Key, Queue
 from secretweave.flux.controller.resource import Condition
-from secretweave.flux.controller.serving import Serving
 from secretweave.flux.controller.watch import Metrics, Watch
+from secretweave.service import serving
+from secretweave.service.serving import Serving
 from tests.flux_api import Memory
 
 WEB, API = Key("shop", "web"), Key("shop", "api")

@@ -19,7 +19,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from secretweave import config as configs
-from secretweave.argocd.daemon.kept import Kept
 from secretweave.errors import Denied
 from secretweave.flux import unpack
 from secretweave.flux.controller import keys
@@ -31,6 +30,8 @@ from secretweave.flux.controller.watch import Metrics, Watch
 from secretweave.model import Record, SecretValue, StoreConfig
 from secretweave.outputs import Keeping
 from secretweave.outputs.secret import context
+from secretweave.service.kept import Kept
+from secretweave.service.watch import Asker
 from secretweave.stores.base import Context, Store, Wanted
 from tests.flux_api import Memory
 from tests.hosts.programs import need
@@ -597,12 +598,10 @@ class TestSharing:
     def lent(
         self, shared: Shared, identity: tuple[str, str], store: type[Counting] = Counting, *, fresh: bool = False
     ) -> Lent:
-        from secretweave.argocd.app import App
-
         log: list[str] = []
         inner = Keeping(lambda _config, _context: store(log), lambda _text: None)
-        app = App("web", ":".join(identity), identity[0], "", "", ())
-        return Lent(shared.over(inner, app, 5, frozenset({"vault"}), fresh=fresh), log)
+        asker = Asker(":".join(identity), "web")
+        return Lent(shared.over(inner, asker, 5, frozenset({"vault"}), fresh=fresh), log)
 
     def opened(self, keeping: Keeping, settings: str = "a") -> Store:
         config = StoreConfig("vault", None, "vault", settings, False)

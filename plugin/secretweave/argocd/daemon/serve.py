@@ -22,13 +22,15 @@ from secretweave import __version__, memory, reloading, report, stores
 from secretweave.argocd import weaving
 from secretweave.argocd.app import App
 from secretweave.argocd.daemon import wire
-from secretweave.argocd.daemon.kept import Kept
-from secretweave.argocd.daemon.watch import Metrics, Watch, outcome_of
+from secretweave.argocd.daemon.watch import Metrics, Watch
 from secretweave.config import Config
 from secretweave.errors import ConfigError, InputError, SecretweaveError
 from secretweave.forms import NAMESPACE, PROJECT
 from secretweave.outputs import Outside
 from secretweave.reading import Readable
+from secretweave.service.kept import Kept
+from secretweave.service.serving import Serving
+from secretweave.service.watch import Asker, outcome_of
 
 CONNECTIONS_MAX = 512
 """Further ones wait in the kernel."""
@@ -56,7 +58,7 @@ def serve(load: Load, given: str | None, path: str, environ: Mapping[str, str], 
     daemon = Daemon(load, given, environ, say)
     daemon.listen(path)
     # The usual one prints a message, and that may quote what must not be shown.
-    threading.excepthook = lambda crash: daemon.crashed(crash.exc_value)
+    threading.excepthook = lambda crash: daemon.watch.crashed(crash.exc_value)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
     daemon.run()
@@ -72,8 +74,8 @@ class Daemon:
         config = self._configuration.last
         settings = config.settings.argocd.daemon
         metrics = Metrics() if settings.metrics else None
-        self._watch = Watch(say, metrics)
-        self._kept = Kept(self._watch, settings.clients, settings.client_seconds)
+        self.watch = Watch(say, metrics)
+        self._kept = Kept(self.watch, settings.clients, settings.client_seconds)
         self._room = _Room(settings.concurrency)
         self._changed = threading.Condition()
         self._connections = 0
@@ -82,7 +84,10 @@ class Daemon:
         """The socket's path, and the number of its inode."""
         self._wake, self._waking = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ticked = time.monotonic()
-        self._end_metrics = metrics.start(settings.metrics, self._trouble) if metrics else None
+        self._serving: Serving | None = None
+        if metrics:
+            setting = "spec.argocd.daemon.metrics"
+            self._serving = Serving(settings.metrics, setting, lambda path, _: metrics.answer(path, self._trouble))
         self._note_faults()
         stores.preload(dict.fromkeys(store.type for store in config.stores))
 
@@ -123,7 +128,7 @@ class Daemon:
         import select
 
         assert self._listener is not None, "it listens first"
-        self._watch.note("start", version=__version__)
+        self.watch.note("start", version=__version__)
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         while True:
@@ -136,20 +141,15 @@ class Daemon:
                 self._accept()
         self._drain()
 
-    def crashed(self, error: BaseException | None) -> None:
-        """Notes where an error arose; not its message, which may quote anything."""
-        if error is not None:
-            self._watch.note("crash", frames=report.frames(error).splitlines())
-
     def _adopt(self, config: Config | SecretweaveError) -> None:
         """The configuration is another one: what was opened by the old one is of no more use."""
         if isinstance(config, SecretweaveError):
-            self._watch.note("configuration broken", faults=report.faults(config).splitlines())
+            self.watch.note("configuration broken", faults=report.faults(config).splitlines())
             return
         settings = config.settings.argocd.daemon
         self._kept.resize(settings.clients, settings.client_seconds)
         self._kept.clear()
-        self._watch.note("configuration")
+        self.watch.note("configuration")
         stores.preload(dict.fromkeys(store.type for store in config.stores))
 
     def _tick(self) -> None:
@@ -181,7 +181,7 @@ class Daemon:
                 return
             except OSError as error:
                 # Too many files are open, most likely: that passes.
-                self._watch.note("accept failed", why=error.strerror)
+                self.watch.note("accept failed", why=error.strerror)
                 time.sleep(0.1)
                 return
             with self._changed:
@@ -191,7 +191,7 @@ class Daemon:
             except RuntimeError:
                 connection.close()
                 self._left()
-                self._watch.note("accept failed", why="no more threads")
+                self.watch.note("accept failed", why="no more threads")
 
     def _drain(self) -> None:
         listener, self._listener = self._listener, None
@@ -205,14 +205,14 @@ class Daemon:
         self._accept()
         self._listener = None
         listener.close()
-        self._watch.note("stop", requests=self._connections)
+        self.watch.note("stop", requests=self._connections)
         seconds = self._configuration.last.settings.argocd.daemon.drain
         with self._changed:
             self._changed.wait_for(lambda: not self._connections, seconds)
         self._kept.close()
-        if self._end_metrics:
-            self._end_metrics()
-        self._watch.note("end", requests=self._connections)
+        if self._serving:
+            self._serving.end()
+        self.watch.note("end", requests=self._connections)
 
     def _left(self) -> None:
         with self._changed:
@@ -235,7 +235,7 @@ class Daemon:
         """Serves it; gives what is to be told."""
         try:
             if channel.peer() != os.geteuid():
-                self._watch.note("refused", uid=channel.peer())
+                self.watch.note("refused", uid=channel.peer())
                 return SecretweaveError("the daemon serves its own user alone", fix="run both as one user")
             self._converse(channel)
         except SecretweaveError as error:
@@ -243,7 +243,7 @@ class Daemon:
         except (wire.Gone, wire.Late):
             return None
         except BaseException as error:  # noqa: BLE001 - one request's end must not be the daemon's
-            self.crashed(error)
+            self.watch.crashed(error)
             return wire.crashed(type(error).__name__)
         return None
 
@@ -264,7 +264,7 @@ class Daemon:
             raise wire.malformed()
         begun = time.monotonic()
         channel.ends = begun + seconds - spent
-        self._watch.begun()
+        self.watch.begun()
         outcome, references = "internal error", 0
         try:
             channel.send(wire.TERMS, wire.packed(terms))
@@ -277,7 +277,7 @@ class Daemon:
             outcome = "gone"
             raise
         finally:
-            self._watch.ended(app, outcome, time.monotonic() - begun, references)
+            self.watch.ended(app, outcome, time.monotonic() - begun, references)
 
     def _weave(self, channel: wire.Channel, app: App, config: Config) -> int:
         """Gives the number of references."""
@@ -297,7 +297,7 @@ class Daemon:
             )
         try:
             output = _Output(channel)
-            keeping = self._kept.keeping(app, config)
+            keeping = self._kept.keeping(Asker(app.project, app.name), config)
             outside = Outside(self._environ, deadline, warn, keeping)
             found = weaving.weave(app, config, stream.sources(), cast("BinaryIO", output), outside)
             output.flush()

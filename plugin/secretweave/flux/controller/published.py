@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from secretweave.errors import ConfigError, SecretweaveError
 from secretweave.flux.controller.queue import Key
-from secretweave.flux.controller.serving import Answer
+from secretweave.service.serving import Answer
 
 KEPT_SECONDS = 60.0
 """How long an archive stays after another one took its place."""

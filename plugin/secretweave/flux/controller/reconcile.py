@@ -19,8 +19,6 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from secretweave import pipeline, report
-from secretweave.argocd.app import App
-from secretweave.argocd.daemon.watch import outcome_of
 from secretweave.config.lookup import Unusable
 from secretweave.errors import (
     ConfigError,
@@ -36,14 +34,15 @@ from secretweave.flux.controller import keys, resource
 from secretweave.flux.controller.queue import Key
 from secretweave.flux.controller.resource import Condition, Spec
 from secretweave.outputs import Keeping, Outside, Sealing
+from secretweave.service.watch import Asker, outcome_of
 
 if TYPE_CHECKING:
-    from secretweave.argocd.daemon.kept import Kept
     from secretweave.config import Config
     from secretweave.flux.cluster import Api
     from secretweave.flux.controller.published import Archive, Published
     from secretweave.flux.controller.sharing import Shared
     from secretweave.flux.controller.watch import Watch
+    from secretweave.service.kept import Kept
 
 MANAGER = "secretweave"
 RENDERED_BYTES_MAX = 64 << 20
@@ -380,12 +379,12 @@ class Reconciler:
         of them is taken.
         """
         parts = self._parts
-        app = App(key.name, f"{key.namespace}:{account}", key.namespace, "", "", ())
-        keeping = parts.kept.keeping(app, config)
+        asker = Asker(f"{key.namespace}:{account}", key.name)
+        keeping = parts.kept.keeping(asker, config)
         if account:
             keeping = keeping._replace(token=lambda audiences: parts.api.token(key.namespace, account, audiences))
         known = frozenset(store.id for store in config.stores)
-        return parts.shared.over(keeping, app, min(config.settings.flux.share_seconds, seconds), known, fresh=fresh)
+        return parts.shared.over(keeping, asker, min(config.settings.flux.share_seconds, seconds), known, fresh=fresh)
 
     def _publish(
         self,

@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from secretweave import __version__, memory, reloading, stores
-from secretweave.argocd.daemon.kept import Kept
 from secretweave.config import Config
 from secretweave.errors import ConfigError, NotFound, SecretweaveError
 from secretweave.flux import cluster, mappings
@@ -22,11 +21,13 @@ from secretweave.flux.controller import events, keys, lease, resource
 from secretweave.flux.controller.published import Published
 from secretweave.flux.controller.queue import Key, Queue
 from secretweave.flux.controller.reconcile import Done, Parts, Reconciler
-from secretweave.flux.controller.serving import Answer, Serving
 from secretweave.flux.controller.sharing import Shared
 from secretweave.flux.controller.watch import Metrics, Watch
 from secretweave.outputs import Outside
 from secretweave.places.mapping import API_VERSION as MAPPING_VERSION
+from secretweave.service.kept import Kept
+from secretweave.service.serving import Answer, Serving
+from secretweave.service.watch import METRICS_TYPE
 
 if TYPE_CHECKING:
     import threading
@@ -425,9 +426,7 @@ class Controller:
     def _measured(self, path: str) -> Answer:
         if path != "/metrics":
             return Answer(404, b"nothing is here\n")
-        return Answer(
-            200, self._metrics.text(), headers=(("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),)
-        )
+        return Answer(200, self._metrics.text(), headers=(("Content-Type", METRICS_TYPE),))
 
 
 class _Seen(NamedTuple):

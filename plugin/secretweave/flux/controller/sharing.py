@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from secretweave import stores
-from secretweave.argocd.daemon.kept import frozen
 from secretweave.model import Record, StoreConfig
 from secretweave.outputs import Keeping
+from secretweave.service.kept import frozen
 from secretweave.stores.base import BatchStore, Context, Outcome, Store, Wanted
 
 if TYPE_CHECKING:
-    from secretweave.argocd.app import App
     from secretweave.flux.controller.watch import Watch
+    from secretweave.service.watch import Asker
 
 OTHERS = "(of a namespace)"
 """What the metrics call each store that is not the controller's configuration: there is no end of them."""
@@ -34,7 +34,7 @@ class Shared:
         """What was read, when, and until when it is kept."""
 
     def over(
-        self, keeping: Keeping, app: "App", seconds: float, known: frozenset[str], *, fresh: bool = False
+        self, keeping: Keeping, asker: "Asker", seconds: float, known: frozenset[str], *, fresh: bool = False
     ) -> Keeping:
         """*keeping* for one object, whose stores are asked only for what nobody has just read.
 
@@ -46,9 +46,9 @@ class Shared:
             found = keeping.open(store, context)
             if stores.is_local(store.type) or seconds <= 0:
                 return found
-            key = (app.project, frozen(store))
+            key = (asker.identity, frozen(store))
             name = store.id if store.id in known else OTHERS
-            told = self._watch.reading(app, store.id, name)
+            told = self._watch.reading(asker, store.id, name)
 
             def find(wanted: Wanted) -> Record | None:
                 record = None if fresh else self.find((key, wanted), seconds)

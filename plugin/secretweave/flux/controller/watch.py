@@ -1,83 +1,45 @@
-"""What the controller tells of itself: a log of JSON lines, one for each read among them, and metrics for Prometheus.
+"""What the controller tells of itself beside what every service does: its objects.
 
-    {"time": "2026-01-31T12:00:00.123Z", "event": "read", "namespace": "shop", "object": "web", "account": "reader",
-     "store": "vault", "ref": "app/db", "version": "3", "outcome": "ok"}
-
-A read that was shared with another object has a line of its own. No line has a value, a key of a secret or a part of an
-object. A label of a metric is never a namespace, an object or a ref: there is no end of them.
+{"time": "2026-01-31T12:00:00.123Z", "event": "read", "namespace": "shop", "object": "web", "account": "reader",
+ "store": "vault", "ref": "app/db", "version": "3", "outcome": "ok"}
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
-from secretweave import report
-from secretweave.argocd.daemon import watch
 from secretweave.errors import ConfigError
-from secretweave.model import Record
-from secretweave.stores.base import Outcome, Wanted
-
-if TYPE_CHECKING:
-    from secretweave.argocd.app import App
-
-SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0)
+from secretweave.service import watch
 
 
 class Metrics(watch.StoreMetrics):
-    """Of one controller, in a registry of its own."""
+    """Of one controller."""
 
     def __init__(self) -> None:
         """Raises ConfigError: the library is not installed."""
-        try:
-            import prometheus_client as library
-        except ImportError:
-            raise ConfigError("prometheus-client is not installed", fix="install secretweave[flux]") from None
-        self._library = library
-        self._registry = own = library.CollectorRegistry()
-        count, gauge = library.Counter, library.Gauge
-        self.reconciled = count(
-            "secretweave_reconciles", "Reconciliations by kind and how they ended.", ["kind", "outcome"], registry=own
-        )
-        self.seconds = library.Histogram(
-            "secretweave_reconcile_seconds", "How long they took.", ["kind"], registry=own, buckets=SECONDS
-        )
-        self.objects = gauge("secretweave_objects", "Objects by kind and state.", ["kind", "state"], registry=own)
-        self.depth = gauge("secretweave_queue_depth", "Objects that wait for a worker.", registry=own)
-        self.published = count("secretweave_artifacts_published", "Artifacts with a new revision.", registry=own)
-        self.leader = gauge("secretweave_leader", "Is this replica the one at work?", registry=own)
-        super().__init__(library, own, "Reads that needed no request.")
-
-    def text(self) -> bytes:
-        found: bytes = self._library.generate_latest(self._registry)
-        return found
+        missing = ConfigError("prometheus-client is not installed", fix="install secretweave[flux]")
+        super().__init__("Reads that needed no request.", missing)
+        kind = ["kind", "outcome"]
+        self.reconciled = self.counter("reconciles", "Reconciliations by kind and how they ended.", kind)
+        self.seconds = self.histogram("reconcile_seconds", "How long they took.", ["kind"])
+        self.objects = self.gauge("objects", "Objects by kind and state.", ["kind", "state"])
+        self.depth = self.gauge("queue_depth", "Objects that wait for a worker.")
+        self.published = self.counter("artifacts_published", "Artifacts with a new revision.")
+        self.leader = self.gauge("leader", "Is this replica the one at work?")
 
 
 class Watch(watch.Watch):
-    """Many threads may tell it something. What kept.Kept tells of an Application is told of an identity here."""
+    """Many threads may tell it something. An identity is NAMESPACE:ACCOUNT, the latter empty where there is none."""
 
     def __init__(self, say: Callable[[str], None], metrics: Metrics) -> None:
-        super().__init__(say, metrics)  # type: ignore[arg-type]  # it has what is used of the daemon's
+        super().__init__(say, metrics)
         self.metrics = metrics
 
-    def reading(self, app: "App", store: str, name: str) -> Callable[[Wanted, Outcome], None]:
-        namespace, _, account = app.project.partition(":")
-
-        def told(wanted: Wanted, outcome: Outcome) -> None:
-            version = outcome.version if isinstance(outcome, Record) else wanted.version or ""
-            word = watch.word_of(outcome)
-            fields: dict[str, Any] = {"namespace": namespace, "object": app.name}
-            if account:
-                fields["account"] = account
-            self.note("read", **fields, store=store, ref=wanted.ref, version=version, outcome=word)
-            self.metrics.reads.labels(name, word).inc()
-
-        return told
-
-    def opened(self, project: str, store: str, name: str, error: BaseException | None) -> None:
-        namespace, _, account = project.partition(":")
-        word = watch.word_of(error)
-        self.note("open", namespace=namespace, **({"account": account} if account else {}), store=store, outcome=word)
-        self.metrics.opens.labels(name, word).inc()
+    def whose(self, identity: str, name: str | None) -> dict[str, str]:
+        namespace, _, account = identity.partition(":")
+        found = {"namespace": namespace}
+        if name:
+            found["object"] = name
+        return found | ({"account": account} if account else {})
 
     def reconciled(self, kind: str, key: object, outcome: str, seconds: float, **more: object) -> None:
         self.note("reconcile", kind=kind, object=str(key), outcome=outcome, seconds=round(seconds, 3), **more)
@@ -89,8 +51,3 @@ class Watch(watch.Watch):
         found = Counter(states)
         for state in ("ready", "not ready", "suspended"):
             self.metrics.objects.labels(kind, state).set(found[state])
-
-    def crashed(self, error: BaseException | None) -> None:
-        """Notes where an error arose; not its message, which may quote anything."""
-        if error is not None:
-            self.note("crash", frames=report.frames(error).splitlines())

@@ -14,8 +14,6 @@ import pytest
 from secretweave import stores
 from secretweave.argocd import weaving
 from secretweave.argocd.app import App
-from secretweave.argocd.daemon import kept
-from secretweave.argocd.daemon.kept import Kept
 from secretweave.argocd.daemon.watch import Watch
 from secretweave.config import Config
 from secretweave.config.configuration import Limits as RunLimits
@@ -24,6 +22,9 @@ from secretweave.errors import SecretweaveError
 from secretweave.model import StoreConfig
 from secretweave.outputs import Outside
 from secretweave.sdk.vault_login import AppRole, Auth, Jwt
+from secretweave.service import kept
+from secretweave.service.kept import Kept
+from secretweave.service.watch import Asker
 from secretweave.stores.base import CallLimits, Context, Store
 from secretweave.stores.vault import Settings
 from tests.hosts.vault_store import Asked, Said, Scripted, say, scripted
@@ -119,7 +120,7 @@ def clients(log: Log) -> Iterator[Kept]:
 
 def weave(clients: Kept, config: Config, *refs: str, app: App = APP) -> str:
     out = io.BytesIO()
-    outside = Outside({}, time.monotonic() + 20, pytest.fail, clients.keeping(app, config))
+    outside = Outside({}, time.monotonic() + 20, pytest.fail, clients.keeping(Asker(app.project, app.name), config))
     weaving.weave(app, config, [("stdin", io.BytesIO(stream(*refs)))], out, outside)
     return out.getvalue().decode()
 

@@ -1,8 +1,8 @@
 """Store clients that outlive the request that opened them: logged in once, shared by what may share them.
 
-A client serves one project, and one store as it is bound to it (config/binding.py): whatever two requests differ in
-is in the key, so that no project reads with another's login. Equal reads that are under way at the same time are one
-read, and so are logins; nothing is kept of a value, nor of an error, once those who waited for it have it.
+A client serves one identity, and one store as it is bound to it (config/binding.py): whatever two requests differ in
+is in the key, so that nobody reads with another's login. Equal reads that are under way at the same time are one read,
+and so are logins; nothing is kept of a value, nor of an error, once those who waited for it have it.
 
 A client ends when it was not used for long, when too many are kept, with its configuration, and when it has proved to
 be no good: after a call that hung, after a second failure to reach the store, and after a refusal if it is not new. The
@@ -19,15 +19,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from secretweave import stores
-from secretweave.argocd.daemon.watch import Watch
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.fetching import slow
 from secretweave.model import Record, StoreConfig
 from secretweave.outputs import Keeping
+from secretweave.service.watch import Asker, Watch
 from secretweave.stores.base import BatchStore, CallLimits, Context, Outcome, Store, Wanted
 
 if TYPE_CHECKING:
-    from secretweave.argocd.app import App
     from secretweave.config import Config
 
 PAUSE_SECONDS = 1.0
@@ -42,7 +41,7 @@ is known of a store that has no client is forgotten."""
 IN_STREAM = "(in the stream)"
 """What the metrics call each store that is not the configuration's: there is no end of them."""
 CLOSING_SECONDS_MAX = 3.0
-"""At the daemon's end, for all clients together."""
+"""At the service's end, for all clients together."""
 SLACK_SECONDS = 1.0
 """A call is held to hang when it has taken so much more than its limit."""
 
@@ -102,8 +101,8 @@ class _Client:
 class _Slot:
     """What there is for one key: a client or not, and how its store fares."""
 
-    def __init__(self, project: str, name: str) -> None:
-        self.project = project
+    def __init__(self, identity: str, name: str) -> None:
+        self.identity = identity
         self.name = name
         """Of the store, as a metric may call it."""
         self.client: _Client | None = None
@@ -130,23 +129,23 @@ class Kept:
         self._dropped: list[_Client] = []
         self._closing: list[threading.Thread] = []
 
-    def keeping(self, app: "App", config: "Config") -> Keeping:
-        """For one request of *app*; *config* is the daemon's."""
+    def keeping(self, asker: Asker, config: "Config") -> Keeping:
+        """For one run on behalf of *asker*; *config* is the service's."""
         settings = config.settings
         # What a client depends on beside its own settings: where its credentials lie, what its errors may tell.
         common = frozen(
-            (app.project, settings.credentials, settings.operator_namespace, settings.report, settings.limits)
+            (asker.identity, settings.credentials, settings.operator_namespace, settings.report, settings.limits)
         )
 
         known = {store.id for store in config.stores}
 
         def opened(store: StoreConfig, context: Context) -> Store:
             name = store.id if store.id in known else IN_STREAM
-            told = self._watch.reading(app, store.id, name)
+            told = self._watch.reading(asker, store.id, name)
             if stores.is_local(store.type):
                 return _lent(_Local(stores.open_store(store, context)), told)
             key = (common, frozen(store))
-            return _lent(self._borrow(key, app.project, name, store, context), told)
+            return _lent(self._borrow(key, asker.identity, name, store, context), told)
 
         return Keeping(opened, lambda text: self._watch.note("warning", text=text))
 
@@ -197,7 +196,7 @@ class Kept:
         for thread in closing:
             thread.join(max(ends - time.monotonic(), 0))
 
-    def _borrow(self, key: object, project: str, name: str, config: StoreConfig, context: Context) -> "_Loan":
+    def _borrow(self, key: object, identity: str, name: str, config: StoreConfig, context: Context) -> "_Loan":
         """Raises StoreError."""
         limits = context.limits
         assert isinstance(limits, CallLimits), "the context is one for a store that is kept"
@@ -205,7 +204,7 @@ class Kept:
         loan = _Loan(self)
         while True:
             with self._lock:
-                slot = self._slots.get(key) or _Slot(project, name)
+                slot = self._slots.get(key) or _Slot(identity, name)
                 self._slots[key] = slot
                 slot.used = time.monotonic()
                 self._admit(slot, loan, limits)
@@ -252,7 +251,7 @@ class Kept:
                 store = stores.open_store(config, context)
         except BaseException as error:  # noqa: BLE001 - whoever waits must not wait for ever; it is raised again
             result = error
-        self._watch.opened(slot.project, config.id, slot.name, result)
+        self._watch.opened(slot.identity, config.id, slot.name, result)
         with self._lock:
             if slot.opening is flight:
                 slot.opening = None
