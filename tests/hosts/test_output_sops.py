@@ -1,4 +1,4 @@
-"""The output `sops`, by the real command and the real `sops`."""
+"""The output `sops`, by the real command and the real `sops`, with age recipients."""
 
 import base64
 import json
@@ -6,8 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ import pytest
 from pyrage import x25519  # type: ignore[import-untyped]  # it has no types
 
 from tests.hosts.programs import documents, need
-from tests.hosts.test_store_sops import ARN
-from tests.hosts.test_store_sops import kms as kms  # noqa: PLC0414 - a fixture is found by its name
 
 Result = subprocess.CompletedProcess[bytes]
 TOKEN = "s3cr3t-t0ken-of-the-shop"
@@ -466,80 +462,6 @@ def test_it_is_told_before_a_store_is_asked(sealer: Sealer):
     sealer.configured()
     (sealer.folder / "store.yaml").unlink()
     assert b"has no key to encrypt with" in sealer.run(secret("a", x="secret://shop/token")).stderr
-
-
-def test_a_key_of_aws_kms(sealer: Sealer, kms: tuple[Any, dict[str, str]]):
-    server, environ = kms
-    sealer.configured(awsKms=[ARN])
-    source = secret("a", x="hunter2hunter2")
-    done = sealer.run(source, "--unstable", **environ)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert f"arn: {ARN}".encode() in done.stdout
-    opened = subprocess.run(
-        [sealer.sops, "decrypt", "--input-type", "yaml", "--output-type", "yaml", "/dev/stdin"],
-        input=done.stdout,
-        env=environ,
-        capture_output=True,
-        check=True,
-    )
-    assert documents(opened.stdout.decode()) == documents(source)
-    server.RequestHandlerClass.refuses = "AccessDeniedException"
-    denied = sealer.run(source, "--unstable", **environ)
-    assert (denied.returncode, denied.stdout) == (6, b"")
-    assert b"a key service refuses the identity" in denied.stderr
-    assert b"kms:Encrypt" in denied.stderr
-    assert b"hunter2" not in denied.stderr
-    server.shutdown()
-    server.server_close()
-    silent = sealer.run(source, "--unstable", **environ)
-    assert (silent.returncode, silent.stdout) == (6, b"")
-    assert b"why:   a key service does not answer" in silent.stderr
-
-
-class TransitAnswers(BaseHTTPRequestHandler):
-    """Vault's transit engine as its API reference has it: https://developer.hashicorp.com/vault/api-docs/secret/transit.
-
-    It seals nothing, and knows one token that may encrypt. (The Vault of these tests is built without the engine.)
-    """
-
-    def do_PUT(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        answer: dict[str, Any]
-        status, answer = 403, {"errors": ["permission denied"]}
-        if self.path == "/v1/transit/encrypt/flux" and self.headers["X-Vault-Token"] == "may-encrypt":
-            status, answer = 200, {"data": {"ciphertext": f"vault:v1:{asked['plaintext']}"}}
-        body = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_arguments: object) -> None:
-        """The log is not the test's."""
-
-
-def test_a_key_of_vault_transit_beside_an_age_recipient(sealer: Sealer) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), TransitAnswers) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        sealer.configured(vaultTransit=[f"http://127.0.0.1:{server.server_port}/v1/transit/keys/flux"])
-        source = secret("a", x="hunter2hunter2")
-        first = sealer.seal(source, VAULT_TOKEN="may-encrypt")
-        assert b"enc: vault:v1:" in first
-        assert documents(sealer.opened(first)) == documents(source)
-        assert sealer.seal(source, VAULT_TOKEN="may-encrypt") == first
-        denied = sealer.run(source, "--unstable", VAULT_TOKEN="stranger")
-        server.shutdown()
-    assert (denied.returncode, denied.stdout) == (6, b"")
-    assert b"a key service refuses the identity" in denied.stderr
-    assert b"stranger" not in denied.stderr
-
-
-def test_a_key_of_vault_transit_that_does_not_answer(sealer: Sealer):
-    sealer.configured(vaultTransit=["http://127.0.0.1:1/v1/transit/keys/flux"], age=[sealer.recipient])
-    done = sealer.run(secret("a", x="hunter2hunter2"), "--unstable", VAULT_TOKEN="t0ken")
-    assert (done.returncode, done.stdout) == (6, b"")
-    assert b"why:   a key service does not answer" in done.stderr
-    assert b"t0ken" not in done.stderr
 
 
 def test_unstable_encrypts_anew_each_time(sealer: Sealer):

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 from secretweave.errors import ConfigError, Denied, SecretweaveError, StoreError, Unavailable, Where
 
 PASSED = re.compile(
-    r"(?:SOPS|AWS|AZURE|MSI|IDENTITY|GOOGLE|CLOUDSDK|GCE_METADATA|HUAWEICLOUD|VAULT)_\w+"
-    r"|HOME|GNUPGHOME|XDG_CONFIG_HOME|TMPDIR|SSL_CERT_(?:FILE|DIR)|(?:(?:HTTPS?|ALL|NO)_PROXY|(?:https?|all|no)_proxy)"
+    r"(?:SOPS|AWS|AZURE|MSI|IDENTITY|IMDS|GOOGLE|CLOUDSDK|GCE_METADATA|HUAWEICLOUD|VAULT)_\w+"
+    r"|DEFAULT_IDENTITY_CLIENT_ID|HOME|GNUPGHOME|XDG_CONFIG_HOME|TMPDIR|SSL_CERT_(?:FILE|DIR)"
+    r"|(?:(?:HTTPS?|ALL|NO)_PROXY|(?:https?|all|no)_proxy)"
 )
 """The environment of SOPS, of the clouds' SDKs in it, of Vault, of GnuPG, and the proxies. PATH is passed as well,
 without its relative folders: a program there would be the tenant's."""
@@ -61,6 +62,12 @@ class Cause(NamedTuple):
     fix: str
 
 
+STATUS = r"(?:StatusCode:|Code:|HTTP status:|Error|RESPONSE) ?"
+"""Before an HTTP status: of AWS, of Vault, of both APIs of Google, of Azure."""
+SILENT = (
+    r"connection re(?:fused|set)|no such host|i/o timeout|deadline exceeded|no route to host|x509:|tls:|unreachable"
+    rf"|server misbehaving|Client\.Timeout|{STATUS}(?:429|5\d\d)|code = (?:Unavailable|ResourceExhausted)|Throttling"
+)
 CAUSES = (
     Cause(
         r"did not match any of the recipients|no identity matched",
@@ -88,14 +95,13 @@ CAUSES = (
         "give the platform's environment the credentials (AWS_..., AZURE_..., GOOGLE_..., VAULT_...)",
     ),
     Cause(
-        r"connection re(?:fused|set)|no such host|i/o timeout|deadline exceeded|no route to host|x509:|tls:|unreachable"
-        r"|server misbehaving|Client\.Timeout|(?:StatusCode|Code|HTTP status): ?(?:429|5\d\d)|code = Unavailable",
+        SILENT,
         Unavailable,
         "a key service that the file names does not answer",
         "look after the key service, its address in the file's metadata, and the proxy settings",
     ),
     Cause(
-        r"AccessDenied|PermissionDenied|permission denied|Forbidden|(?:StatusCode|Code|HTTP status): ?40[13]",
+        rf"AccessDenied|PermissionDenied|permission denied|Forbidden|code = Unauthenticated|{STATUS}40[13]",
         Denied,
         "a key service refuses the identity",
         "allow it to decrypt with the file's key (kms:Decrypt and its like)",
@@ -103,6 +109,134 @@ CAUSES = (
 )
 """What each key of a file can fail by: the first that fits. What counts most in a file of several keys stands last:
 people decrypt it with keys of their own, this process with one of a key service."""
+
+
+class Service(NamedTuple):
+    """A key service, for what is told of it when it does not encrypt."""
+
+    pattern: str
+    """By which SOPS' message tells that it is this one's fault."""
+    flag: str
+    """Of `sops encrypt`, that names its keys."""
+    name: str
+    login: str
+    """The variables that give it an identity."""
+    right: str
+    """What the identity needs."""
+
+
+SERVICES = (
+    Service(
+        r"AWS KMS|AWS config|failed to assume role|no valid ARN",
+        "--kms",
+        "AWS KMS",
+        "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE",
+        "kms:Encrypt",
+    ),
+    Service(
+        r"GCP KMS",
+        "--gcp-kms",
+        "Google Cloud KMS",
+        "GOOGLE_APPLICATION_CREDENTIALS, GOOGLE_CREDENTIALS or GOOGLE_OAUTH_ACCESS_TOKEN",
+        "cloudkms.cryptoKeyVersions.useToEncrypt (roles/cloudkms.cryptoKeyEncrypter)",
+    ),
+    Service(
+        r"Azure",
+        "--azure-kv",
+        "Azure Key Vault",
+        "AZURE_TENANT_ID and AZURE_CLIENT_ID with AZURE_CLIENT_SECRET or AZURE_FEDERATED_TOKEN_FILE, or those of a "
+        "managed identity",
+        "the permission encrypt for keys, and get for a key named without its version (a role such as Key Vault Crypto "
+        "User)",
+    ),
+    Service(
+        r"Vault (?:transit|client|token)|Allowlist",
+        "--hc-vault-transit",
+        "Vault transit",
+        "VAULT_TOKEN, or the file .vault-token in HOME",
+        "update on ENGINE/encrypt/KEY, with a token that is neither missing nor expired",
+    ),
+)
+"""The first whose pattern fits an error of one key. A key's own name stands in it as well."""
+
+
+class Failing(NamedTuple):
+    """Why a key service does not encrypt. Texts have the places of a Service's fields."""
+
+    pattern: str
+    error: type[SecretweaveError]
+    why: str
+    fix: str
+
+
+LOG_IN = "give the platform's environment credentials for {name} ({login})"
+FAILINGS = (
+    Failing(
+        r"no valid (?:ARN|resource ID)",
+        ConfigError,
+        "the name of a key of {name} is malformed",
+        "correct spec.sops or the .sops.yaml",
+    ),
+    Failing(
+        r"Allowlist does not allow",
+        ConfigError,
+        "SOPS_HC_VAULT_ALLOWLIST does not allow the address of {name}",
+        "add it there, or correct the key's address",
+    ),
+    Failing(
+        r"IMDS|default credentials|missing environment variable|missing client token|config profile|load AWS config",
+        Denied,
+        "there are no credentials for {name}",
+        LOG_IN,
+    ),
+    Failing(
+        r"x509:|tls:",
+        Unavailable,
+        "the certificate of {name}, or of a proxy before it, is not trusted",
+        "name the authority's certificate by SSL_CERT_FILE (of Vault by VAULT_CACERT), or correct the key's address",
+    ),
+    Failing(
+        SILENT,
+        Unavailable,
+        "{name} does not answer",
+        "look after {name}, the address of its key, and the proxy settings",
+    ),
+    Failing(
+        r"get credentials|token credential|credentials:|acquire a token|oauth2:|invalid_grant|cannot get Vault token"
+        r"|UnrecognizedClient|InvalidSignature|InvalidClientTokenId|ExpiredToken|IncompleteSignature"
+        rf"|code = Unauthenticated|invalid token|{STATUS}401",
+        Denied,
+        "{name} does not accept the credentials",
+        LOG_IN + ", which are right and not expired",
+    ),
+    Failing(
+        rf"NotFoundException|code = NotFound|KeyNotFound|encryption key not found|no handler for route|{STATUS}404",
+        StoreError,
+        "the key is not there in {name}",
+        "correct its name in spec.sops or the .sops.yaml, or create it",
+    ),
+    Failing(
+        r"DisabledException|KMSInvalidState|InvalidKeyUsage|FailedPrecondition|KeyDisabled|disabled key|not enabled",
+        Denied,
+        "the key in {name} is disabled, or is not one to encrypt with",
+        "enable it, or name another key in spec.sops or the .sops.yaml",
+    ),
+    Failing(
+        rf"AccessDenied|PermissionDenied|permission denied|Forbidden|{STATUS}403",
+        Denied,
+        "{name} does not let the identity encrypt with the key, or there is no such key",
+        "allow the identity {right}, or correct the key's name",
+    ),
+)
+"""The first that fits an error of one key: who is not logged in is told by what cannot be reached, too."""
+SOME_SERVICE = Service("", "", "a key service", "AWS_..., AZURE_..., GOOGLE_..., VAULT_...", "the right to encrypt")
+UNKNOWN = Failing(
+    "", Denied, "{name} does not encrypt", "see that the identity has {right}, and what `sops encrypt` says"
+)
+A_KEY_FAILED = re.compile(
+    r"(?=failed to encrypt new data key with master key |failed to \w+ Azure [\w ]+ to retrieve key version)"
+)
+"""Where SOPS begins to tell of each key that failed; of Azure's it asks for the version before it encrypts."""
 ONE_ERROR = re.compile(r"\n\s*- \| ")
 """Where SOPS begins to tell of the next key; the lines of one are wrapped behind a bar."""
 
@@ -137,6 +271,10 @@ def encrypt(data: bytes, arguments: Sequence[str], config: str, call: Call) -> b
     start = ["--config", config, "encrypt", "--input-type", "yaml", "--output-type", "yaml"]
     try:
         code, sealed, message = _run([*start, *arguments], data, call._replace(environ=environ))
+    except Unavailable as late:
+        asked = [each.name for each in SERVICES if any(key.startswith(f"{each.flag}=") for key in arguments)]
+        late.why = f"{' or '.join(asked)} does not answer" if asked else late.why
+        raise
     except _TooLargeError:
         raise StoreError(
             f"the encrypted Secret is larger than {call.size_limit} bytes", fix="cut the Secret up"
@@ -333,7 +471,7 @@ REFUSALS = (
         "correct --age, spec.sops.age, the .sops.yaml or a SecretWeave's spec.keys.age: a recipient begins with age1",
     ),
     Refusal(
-        r"not a valid|[Ii]nvalid|could not parse|arn",
+        r"not a valid|[Ii]nvalid|could not parse|with a prefixed URL|missing scheme|[Vv]ault path",
         "the name of a key is malformed",
         "correct spec.sops or the .sops.yaml",
     ),
@@ -345,18 +483,8 @@ def _failure_to_encrypt(code: int, message: str) -> SecretweaveError:
     what = "sops cannot encrypt"
     if code < 0:
         return _killed(code)
-    if "Could not generate data key" in message:
-        # What a key service says is of the same kinds as when it decrypts.
-        known = next((cause for cause in reversed(CAUSES) if re.search(cause.pattern, message)), None)
-        if known is not None and known.error is Unavailable:
-            why = "a key service does not answer"
-            return Unavailable(what, why=why, fix="look after the key service, and the proxy settings")
-        why = "a key service refuses the identity, or there are no credentials for it, or its key is not there"
-        return Denied(
-            what,
-            why=why,
-            fix="give the platform's environment credentials that may encrypt with the key (kms:Encrypt and its like)",
-        )
+    if A_KEY_FAILED.search(message):
+        return _failing(what, message)
     for refusal in REFUSALS:
         if re.search(refusal.pattern, message):
             return ConfigError(what, why=refusal.why, fix=refusal.fix)
@@ -365,6 +493,18 @@ def _failure_to_encrypt(code: int, message: str) -> SecretweaveError:
         why="it is older than 3.9, or does not read the Secret" if code in {1, 2, 100} else "",
         fix="see what `sops encrypt` says, run by hand with the same keys",
     )
+
+
+def _failing(what: str, message: str) -> SecretweaveError:
+    """What each key's service says, told once; the class is that of the first."""
+    found: list[SecretweaveError] = []
+    for error in A_KEY_FAILED.split(message)[1:]:
+        service = next((each for each in SERVICES if re.search(each.pattern, error)), SOME_SERVICE)
+        failing = next((each for each in FAILINGS if re.search(each.pattern, error)), UNKNOWN)
+        why, fix = (text.format_map(service._asdict()) for text in (failing.why, failing.fix))
+        if why not in {each.why for each in found}:
+            found.append(failing.error(what, why=why, fix=fix))
+    return type(found[0])(what, why="; ".join(each.why for each in found), fix="; ".join(each.fix for each in found))
 
 
 def _killed(code: int) -> StoreError:

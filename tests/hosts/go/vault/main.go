@@ -39,6 +39,7 @@ import (
 	"github.com/hashicorp/vault/builtin/credential/approle"
 	"github.com/hashicorp/vault/builtin/credential/userpass"
 	"github.com/hashicorp/vault/builtin/logical/totp"
+	"github.com/hashicorp/vault/builtin/logical/transit"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/internalshared/configutil"
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -48,7 +49,7 @@ import (
 )
 
 var (
-	engines = map[string]logical.Factory{"kv": kv.Factory, "totp": totp.Factory}
+	engines = map[string]logical.Factory{"kv": kv.Factory, "totp": totp.Factory, "transit": transit.Factory}
 	logins  = map[string]logical.Factory{
 		"approle":    approle.Factory,
 		"jwt":        jwt.Factory,
