@@ -23,8 +23,8 @@ from secretweave.stores import kubernetes, open_store
 from secretweave.stores.base import BatchStore, Context, Limits, SecretKeyRef, Store, Wanted
 from tests.hosts.programs import Kubectl
 from tests.servers.certificates import Authority
-from tests.servers.proxy import Fault, Half, Hang, Proxy, Redirect, Reset, Rule, Status, elsewhere
-from tests.stores.contract import BINARY, Opened, Secret, StoreContract, context, plain
+from tests.servers.proxy import Exchange, Fault, Half, Hang, Proxy, Redirect, Reset, Rule, Status, elsewhere
+from tests.stores.contract import BINARY, Opened, Secret, StoreContract, context, plain, told_versions
 
 VALUE = "hunter2-hunter2"
 
@@ -353,6 +353,145 @@ def test_many_threads_share_at_most_16_connections(api: Api, through: Open, prox
     assert found == [name.encode() for name in names]
     assert len(proxy.seen) == len(names)
     assert proxy.connections <= store.concurrency == 16
+
+
+# Versions that are told without a read.
+
+
+class Heard(NamedTuple):
+    """Lets the API server answer, and keeps what it says."""
+
+    bodies: list[bytes]
+
+    async def meet(self, exchange: Exchange) -> None:
+        answer = await exchange.upstream()
+        self.bodies.append(answer.body)
+        await exchange.send(answer)
+
+
+def told_one(store: Store, ref: str, version: str | None = None) -> str | None:
+    return told_versions(store, [Wanted(ref, version)])[Wanted(ref, version)]
+
+
+def test_a_version_is_told_with_one_request_by_object_that_brings_no_data(api: Api, through: Open, proxy: Proxy):
+    # `kubectl apply` would write the values into an annotation, too.
+    api.kubectl.run("create", "secret", "generic", "db", "--from-literal=user=web", f"--from-literal=password={VALUE}")
+    api.kubectl.run("create", "secret", "generic", "token", f"--from-literal=value={VALUE}")
+    api.kubectl.run("create", "configmap", "app", f"--from-literal=level={VALUE}")
+    store = through(key="value", config_maps=True)
+    versions = {ref: store.fetch(ref, None).version for ref in ("db/user", "token", "configmap/app/level")}
+    heard = Heard([])
+    proxy.rules = [Rule(heard)]
+    refs = (
+        "db/user",
+        "token",
+        "db/password",
+        "db/absent",
+        "configmap/app/level",
+        "no name",
+        "absent",
+        "configmap/absent",
+    )
+    told = told_versions(store, [Wanted(ref, None) for ref in refs])
+    assert {each.ref: version for each, version in told.items()} == {
+        "db/user": versions["db/user"],
+        "token": versions["token"],
+        "db/password": versions["db/user"],
+        "db/absent": versions["db/user"],
+        "configmap/app/level": versions["configmap/app/level"],
+        "no name": None,
+        "absent": None,
+        "configmap/absent": None,
+    }
+    names = ("secrets/db", "secrets/token", "configmaps/app", "secrets/absent", "configmaps/absent")
+    assert [seen.line for seen in proxy.seen] == [f"GET /api/v1/namespaces/{api.namespace}/{name}" for name in names]
+    assert len(heard.bodies) == len(names)
+    for body in heard.bodies:
+        assert VALUE.encode() not in body
+        assert base64.b64encode(VALUE.encode()) not in body
+        assert "data" not in json.loads(body)
+
+
+def test_a_written_secret_has_a_new_version_and_a_deleted_one_none(api: Api, opens: Open):
+    api.secret("db", user="web")
+    store = opens()
+    first = told_one(store, "db")
+    assert first == store.fetch("db", None).version == told_one(store, "db", first)
+    assert told_one(store, "db", "1") is None
+    api.secret("db", user="other")
+    second = told_one(store, "db")
+    assert second == store.fetch("db", None).version != first
+    assert told_one(store, "db/user", first) is None
+    api.kubectl.run("delete", "secret", "db")
+    assert told_one(store, "db") is None
+    api.secret("db", user="web")
+    assert told_one(store, "db") == store.fetch("db", None).version
+    assert told_one(store, "db") not in {first, second}
+
+
+def test_the_right_to_get_one_name_lets_its_version_be_told(api: Api, opens: Open):
+    api.secret("db", user="web")
+    api.secret("other", user="web")
+    store = opens(user={"token": api.reader("weaver", "db")})
+    assert told_one(store, "db") == store.fetch("db", None).version
+    assert told_one(store, "other") is None
+    assert told_one(store, "absent") is None
+    assert plain(store.fetch("db/user", None)) == b"web"
+
+
+def test_of_a_config_map_that_may_not_be_read_no_version_is_told(through: Open, proxy: Proxy):
+    assert told_one(through(), "configmap/app") is None
+    assert proxy.seen == []
+
+
+def partial(**changes: Any) -> bytes:
+    document = {
+        "apiVersion": "meta.k8s.io/v1",
+        "kind": "PartialObjectMetadata",
+        "metadata": {"name": "db", "resourceVersion": "7"},
+    }
+    return json.dumps(document | changes).encode()
+
+
+METADATA: tuple[tuple[str, Fault, str | None], ...] = (
+    ("as it is", Status(200, partial()), "7"),
+    ("the whole Secret", Status(200, partial(apiVersion="v1", kind="Secret")), None),
+    ("of another API", Status(200, partial(apiVersion="v1")), None),
+    ("no metadata", Status(200, partial(metadata=None)), None),
+    ("a list of metadata", Status(200, partial(metadata=["7"])), None),
+    ("no version", Status(200, partial(metadata={"name": "db"})), None),
+    ("an empty version", Status(200, partial(metadata={"resourceVersion": ""})), None),
+    ("a number", Status(200, partial(metadata={"resourceVersion": 7})), None),
+    ("a list", Status(200, b"[]"), None),
+    ("a page", Status(200, b"<html>"), None),
+    ("no content", Status(204), None),
+    ("no such form", Status(406, b'{"kind": "Status", "reason": "NotAcceptable"}'), None),
+    ("a page that is not there", Status(404, b"<html>"), None),
+    ("a redirect", Redirect("https://127.0.0.1:1"), None),
+)
+
+
+@pytest.mark.parametrize(("answer", "expected"), [each[1:] for each in METADATA], ids=[each[0] for each in METADATA])
+def test_an_odd_answer_tells_no_version(through: Open, proxy: Proxy, answer: Fault, expected: str | None):
+    proxy.rules = [Rule(answer)]
+    assert told_one(through(), "db") == expected
+    assert len(proxy.seen) == 1
+
+
+@pytest.mark.parametrize("fault", [Reset(), Status(503)], ids=lambda fault: type(fault).__name__)
+def test_a_server_that_fails_is_unavailable_for_versions_too(api: Api, through: Open, proxy: Proxy, fault: Fault):
+    api.secret("db", user="web")
+    proxy.rules = [Rule(fault)]
+    with pytest.raises(Unavailable, match="the API server does not answer"):
+        told_one(through(), "db")
+    assert len(proxy.seen) == 3
+    proxy.rules = [Rule(fault, times=2)]
+    assert told_one(through(), "db") is not None
+
+
+def test_wrong_credentials_end_the_asking_for_versions(opens: Open):
+    with pytest.raises(Denied, match="does not accept the credentials"):
+        told_one(opens(user={"token": "not-the-token"}), "db")
 
 
 # Who may read.

@@ -96,6 +96,8 @@ def as_yaml(value: object) -> str:
 
 
 class TestYaml(StoreContract):
+    lacks = frozenset({"metadata"})
+
     def versions(self, _store: Store, _path: str, /) -> list[str]:
         return ["1", "2"]
 
@@ -110,7 +112,7 @@ class TestYaml(StoreContract):
 
 
 class TestJson(StoreContract):
-    lacks = frozenset({"bytes"})
+    lacks = frozenset({"bytes", "metadata"})
 
     def versions(self, _store: Store, _path: str, /) -> list[str]:
         return ["1", "2"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from secretweave import settings, yamltree
-from secretweave.errors import NotFound, StoreError
+from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.model import StoreConfig
 from secretweave.sdk.vault_connection import Tls
 from secretweave.sdk.vault_login import AppRole, Auth, Kubernetes, UserPass
@@ -21,8 +21,22 @@ from secretweave.stores import open_store, vault
 from secretweave.stores.base import SecretKeyRef, Store, Wanted
 from secretweave.stores.vault import Settings
 from tests.hosts.vault import VaultServer
-from tests.hosts.vault_store import SECRET_REF, app_role, as_batching, fetch_all, open_it, told
-from tests.stores.contract import Opened, Secret, StoreContract, context, plain
+from tests.hosts.vault_store import (
+    APP_ROLE,
+    SECRET_REF,
+    Asked,
+    Said,
+    app_role,
+    as_batching,
+    fetch_all,
+    open_at,
+    open_it,
+    paths,
+    say,
+    scripted,
+    told,
+)
+from tests.stores.contract import Opened, Secret, StoreContract, context, plain, told_versions
 
 pytest_plugins = ["tests.hosts.vault_fixtures"]
 
@@ -59,7 +73,7 @@ class TestKv2(StoreContract):
 
 
 class TestKv1(TestKv2):
-    lacks = frozenset({"bytes", "versions"})
+    lacks = frozenset({"bytes", "versions", "metadata"})
     version = "1"
 
 
@@ -242,6 +256,199 @@ def test_a_secret_whose_latest_version_was_deleted_is_not_found(server: VaultSer
     server.delete("shop/data/gone")
     with pytest.raises(NotFound, match=r"^version 1 was deleted at "):
         open_it(server).fetch("shop/gone", None)
+
+
+# --- versions that are told without a read
+
+
+def told_one(store: Store, ref: str, version: str | None = None) -> str | None:
+    return told_versions(store, [Wanted(ref, version)])[Wanted(ref, version)]
+
+
+def test_what_the_manual_grants_lets_versions_be_told_and_no_value_be_read(server: VaultServer):
+    server.put("shop", "told", {"value": "one"})
+    (granted,) = [line for line in MANUAL.splitlines() if line.startswith('`path "secret/metadata/app/db"')]
+    server.policy("shop-told", granted.split("`")[1].replace("secret/metadata/app/db", "shop/metadata/told"))
+    environ = {"VAULT_TOKEN": server.create_token(["shop-told"])}
+    store = open_it(server, Settings(path="shop"), environ)
+    with pytest.raises(Denied):
+        store.fetch("told", None)
+    server.reset()
+    assert told_one(store, "told") == "1"
+    server.put("shop", "told", {"value": "two"})
+    assert told_one(store, "told") == "2"
+    assert told_one(store, "told", "1") == "1"
+    assert server.stats().paths == {"GET /v1/shop/metadata/told": 3}
+
+
+def test_what_is_deleted_or_destroyed_has_no_version_to_tell(server: VaultServer):
+    for value in ("one", "two", "three"):
+        server.put("shop", "dying", {"value": value})
+    store = open_it(server, Settings(path="shop"))
+    server.write("shop/delete/dying", {"versions": [3]})
+    server.write("shop/destroy/dying", {"versions": [1]})
+    wanted = [Wanted("dying", version) for version in (None, "1", "2", "3", "4", "0", "02", "latest", "")]
+    assert told_versions(store, wanted) == dict.fromkeys(wanted) | {Wanted("dying", "2"): "2"}
+    server.write("shop/undelete/dying", {"versions": [3]})
+    assert told_one(store, "dying") == store.fetch("dying", None).version == "3"
+    server.write("shop/metadata/unwritten", {"max_versions": 3})
+    assert told_one(store, "unwritten") is None
+
+
+@pytest.mark.parametrize(("lasts", "expected"), [("2m", None), ("1h", "1")])
+def test_what_vault_will_delete_is_told_until_its_last_minutes(server: VaultServer, lasts: str, expected: str | None):
+    server.write(f"shop/metadata/brief-{lasts}", {"delete_version_after": lasts})
+    server.put("shop", f"brief-{lasts}", {"value": "x"})
+    store = open_it(server)
+    assert told_one(store, f"shop/brief-{lasts}") == expected
+    assert store.fetch(f"shop/brief-{lasts}", None).version == "1"
+
+
+def test_a_secret_that_is_made_anew_counts_from_one_as_the_manual_says(server: VaultServer):
+    server.put("shop", "anew", {"value": "old"})
+    store = open_it(server, Settings(path="shop"))
+    assert told_one(store, "anew") == "1"
+    server.delete("shop/metadata/anew")
+    assert told_one(store, "anew") is None
+    server.put("shop", "anew", {"value": "new"})
+    assert told_one(store, "anew") == store.fetch("anew", None).version == "1"
+
+
+def test_versions_cost_one_request_for_each_secret_that_has_some(server: VaultServer):
+    store = open_it(server)
+    wanted = [
+        Wanted(ref, version)
+        for ref in ("shop/app/db", "shop/data/app/db", "/shop/app/token", "shop-team/kv/app/db", "shop/nope")
+        for version in (None, "1", "7")
+    ]
+    none = [Wanted(ref, None) for ref in ("shop-old/app/db", "shop-totp/code/web", "shop", "a//b", "sys/health", "")]
+    expected = {each: "1" if each.version != "7" and each.ref != "shop/nope" else None for each in wanted}
+    assert told_versions(store, wanted + none) == expected | dict.fromkeys(none)
+    assert {path: count for path, count in server.stats().paths.items() if "internal/ui" not in path} == {
+        "GET /v1/shop/metadata/app/db": 1,
+        "GET /v1/shop/metadata/app/token": 1,
+        "GET /v1/shop-team/kv/metadata/app/db": 1,
+        "GET /v1/shop/metadata/nope": 1,
+    }
+
+
+def test_a_refused_look_at_the_metadata_costs_nothing_but_a_read(server: VaultServer):
+    auth, secret_id = app_role(server, "no-metadata")
+    store = open_it(server, Settings(auth=auth), {}, credential=secret_id)
+    for _ in range(2):
+        assert told_one(store, "shop/app/db") is None
+        assert store.fetch("shop/app/db", None).version == "1"
+    stats = server.stats()
+    assert stats.logins == 1
+    assert (stats.paths["GET /v1/shop/metadata/app/db"], stats.paths["GET /v1/shop/data/app/db"]) == (2, 2)
+
+
+def test_a_missing_field_does_not_hide_the_version(server: VaultServer):
+    """It is compared with that of a read that gave the field: a version's fields never change."""
+    store = open_it(server, Settings(path="shop", field="value"))
+    assert told_one(store, "app/db") == "1"
+    with pytest.raises(NotFound):
+        store.fetch("app/db", None)
+
+
+def test_a_token_that_ended_is_replaced_for_versions_too(server: VaultServer):
+    server.policy("shop-versions", 'path "shop/metadata/*" { capabilities = ["read"] }')
+    role = server.create_approle("versions", ["shop-versions"], path="shop-approle", token_num_uses=1)
+    auth = Auth(app_role=AppRole("shop-approle", role.role_id, secret_id_secret_ref=SECRET_REF))
+    store = open_it(server, Settings(auth=auth, kv_version=2), {}, credential=role.secret_id)
+    assert [told_one(store, "shop/app/db") for _ in range(3)] == ["1"] * 3
+    assert server.stats().logins == 3
+
+
+def test_a_token_that_vault_does_not_know_ends_the_asking(server: VaultServer):
+    for environ, what in (({"VAULT_TOKEN": "hvs.hunter2"}, "does not know the token"), ({}, "wants a token")):
+        with pytest.raises(Denied, match=what) as caught:
+            told_one(open_it(server, None, environ), "shop/app/db")
+        assert "hunter2" not in told(caught.value)
+
+
+def test_a_vault_that_does_not_work_is_unavailable_for_versions_too(server: VaultServer):
+    server.answer(503)
+    with pytest.raises(Unavailable, match="does not answer"):
+        told_one(open_it(server, Settings(kv_version=2)), "shop/app/db")
+    assert server.stats().requests == 3
+
+
+def test_a_path_that_is_no_mount_ends_the_asking_as_it_ends_all_reading(server: VaultServer):
+    with pytest.raises(StoreError, match=r"inside the mount `shop/`"):
+        told_one(open_it(server, Settings(path="shop/app")), "db")
+
+
+VERSION = {"created_time": "2026-01-01T00:00:00Z", "deletion_time": "", "destroyed": False}
+ABOUT: dict[str, Any] = {"current_version": 1, "versions": {"1": VERSION}}
+
+
+def about(**more: Any) -> Said:
+    return say(data=ABOUT | {"versions": {"1": VERSION | more}})
+
+
+METADATA: list[tuple[str, Said, str | None]] = [
+    ("as it is", about(), "1"),
+    ("to be deleted", about(deletion_time="2999-03-22T02:24:06.945319214Z"), "1"),
+    ("to be deleted, in another zone", about(deletion_time="2999-03-22T02:24:06+02:00"), "1"),
+    ("deleted", about(deletion_time="2018-03-22T02:24:06.945319214Z"), None),
+    ("without a zone", about(deletion_time="2999-03-22T02:24:06"), None),
+    ("at no time", about(deletion_time="soon"), None),
+    ("at a number", about(deletion_time=32503680000), None),
+    ("at null", about(deletion_time=None), None),
+    ("destroyed", about(destroyed=True), None),
+    ("destroyed, perhaps", about(destroyed=None), None),
+    ("of no number", say(data=ABOUT | {"current_version": "one"}), None),
+    ("of no current number", say(data={"versions": {"1": VERSION}}), None),
+    ("of number 0", say(data={"current_version": 0, "versions": {"0": VERSION}}), None),
+    ("of another number", say(data=ABOUT | {"current_version": 2}), None),
+    ("of a version that is none", say(data=ABOUT | {"versions": {"1": "x"}}), None),
+    ("without versions", say(data={"current_version": 1}), None),
+    ("a list of versions", say(data=ABOUT | {"versions": [VERSION, VERSION]}), None),
+    ("a list", say(data=[]), None),
+    ("nothing", say(), None),
+    ("a secret of KV 1", say(data={"user": "web"}), None),
+    ("forbidden", say(403, errors=["1 error occurred:\n\t* permission denied\n\n"]), None),
+    ("forbidden by a guard", (403, {}, b"<html>"), None),
+    ("absent", say(404, errors=[]), None),
+    ("absent with data", say(404, data=ABOUT), None),
+    ("not understood", say(400, errors=["x"]), None),
+    ("no such operation", say(405, errors=["unsupported operation"]), None),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), [each[1:] for each in METADATA], ids=[each[0] for each in METADATA])
+@pytest.mark.parametrize("look_up", [403, 404])
+def test_doubtful_metadata_tell_no_version(answer: Said, expected: str | None, look_up: int):
+    """Of a mount, too, that is taken for a KV 2."""
+
+    def script(asked: Asked) -> Said:
+        refused = ["preflight capability check returned 403"] if look_up == 403 else []
+        return say(look_up, errors=refused) if "internal/ui" in asked.path else answer
+
+    with scripted(script) as server:
+        assert told_one(open_at(server.address, Settings()), "shop/app/x") == expected
+        assert paths(server) == ["shop/metadata/app/x"]
+
+
+def test_a_token_that_vault_knows_no_more_is_replaced():
+    known: set[str] = set()
+
+    def script(asked: Asked) -> Said:
+        if asked.path.endswith("/login"):
+            known.add(f"hvs.{len(server.asked)}")
+            return say(auth={"client_token": f"hvs.{len(server.asked)}", "lease_duration": 0, "token_type": "batch"})
+        if asked.headers["X-Vault-Token"] not in known:
+            return say(403, errors=["permission denied"])
+        return about()
+
+    with scripted(script) as server:
+        store = open_at(server.address, APP_ROLE._replace(kv_version=2))
+        assert told_one(store, "shop/x") == "1"
+        known.clear()
+        assert told_one(store, "shop/x") == "1"
+        login = "auth/approle/login"
+        assert paths(server) == [login, "shop/metadata/x", "shop/metadata/x", login, "shop/metadata/x"]
 
 
 # --- what is not there

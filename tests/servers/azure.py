@@ -10,6 +10,10 @@ Written from the public references:
 
 - Get Secret, and the attributes of a secret: https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret
   and https://learn.microsoft.com/azure/key-vault/secrets/about-secrets (an expired one is still given)
+- Get Secret Versions: https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret-versions/get-secret-versions
+  (25 on a page; a next link with the port), in the order of the ids, not of time
+  (https://github.com/nagyesta/lowkey-vault/issues/428), and empty for a secret that is not there (what the vendor's own
+  tests expect: "can list secret versions (non existing)" in azure-sdk-for-js, keyvault-secrets)
 - error bodies: https://learn.microsoft.com/azure/key-vault/general/rest-error-codes
 - the 401 challenge: https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses
 - throttling: https://learn.microsoft.com/azure/key-vault/general/overview-throttling
@@ -43,6 +47,7 @@ from tests.servers.certificates import Pair
 TENANT = "5f2a7c1e-0b3d-4c55-9a7e-3f1d2c4b6a80"
 RESOURCE = "https://vault.azure.net"
 IDENTITY_HEADER = "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a"
+PAGE = 25
 FORBIDDEN = {
     "SecretDisabled": "Operation get is not allowed on a disabled secret.",
     "ForbiddenByRbac": "Caller is not authorized to perform action on resource.",
@@ -73,6 +78,8 @@ class Version(NamedTuple):
     value: str
     attributes: Mapping[str, Any]
     content_type: str | None
+    managed: bool
+    """It is of a certificate."""
 
 
 class Azure:
@@ -86,6 +93,8 @@ class Azure:
         """Client ids of the managed identities; None: the one that the system assigned."""
         self.forbidden: str | None = None
         """The inner error code of every read."""
+        self.list_forbidden: str | None = None
+        """The inner error code of every list of versions."""
         self.rules: list[Rule] = []
         self.delay = 0.0
         """Seconds before each answer."""
@@ -120,14 +129,28 @@ class Azure:
         exp: float | None = None,
         nbf: float | None = None,
         content_type: str | None = None,
+        created: float | None = None,
+        updated: float | None = None,
+        managed: bool = False,
     ) -> str:
-        """Adds a version, and gives its id."""
-        now = int(time.time())
-        attributes = {"enabled": enabled, "created": now, "updated": now, "recoveryLevel": "Recoverable+Purgeable"}
+        """Adds a version, and gives its id. *created*: by default now; the vault keeps whole seconds."""
+        at_first = int(time.time() if created is None else created)
+        changed = at_first if updated is None else int(updated)
+        attributes: dict[str, Any] = {"enabled": enabled, "created": at_first, "updated": changed}
+        attributes |= {"recoveryLevel": "Recoverable+Purgeable", "recoverableDays": 90}
         attributes |= {key: int(at) for key, at in (("exp", exp), ("nbf", nbf)) if at is not None}
-        version = Version(uuid.uuid4().hex, value, attributes, content_type)
+        version = Version(uuid.uuid4().hex, value, attributes, content_type, managed)
         self.secrets.setdefault(name, []).append(version)
         return version.id
+
+    def change(self, name: str, version: str, *, enabled: bool) -> None:
+        """Enables or disables a version, now."""
+        changed = {"enabled": enabled, "updated": int(time.time())}
+        versions = self.secrets[name]
+        versions[:] = [
+            each._replace(attributes={**each.attributes, **changed}) if each.id == version else each
+            for each in versions
+        ]
 
     def reads(self) -> int:
         """Requests for secrets, the one for the challenge included."""
@@ -153,6 +176,8 @@ class Azure:
         time.sleep(self.delay)
         if rule is not None:
             return rule.answer
+        if (secret := re.fullmatch(r"GET /secrets/([^/]+)/versions", line)) is not None:
+            return self._versions(secret[1], query, headers)
         if (secret := re.fullmatch(r"GET /secrets/([^/]+)/([^/]*)", line)) is not None:
             self.api_versions.add(query.get("api-version", ""))
             return self._secret(secret[1], secret[2], headers)
@@ -168,12 +193,34 @@ class Azure:
     def _fits(self, rule: Rule, line: str, headers: Mapping[str, str]) -> bool:
         return re.search(rule.path, line) is not None and (not rule.only_with_token or "authorization" in headers)
 
-    def _secret(self, name: str, wanted: str, headers: Mapping[str, str]) -> Answer:
+    def _challenge(self, headers: Mapping[str, str]) -> Answer | None:
+        """What is answered to who has no token."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme != "Bearer" or token not in self.tokens:
-            what = "[BearerReadAccessTokenFailed] Error validating token" if token else "AKV10000: Request is missing a"
-            challenge = f'Bearer authorization="https://login.windows.net/{TENANT}", resource="{self._resource}"'
-            return _error(401, "Unauthorized", f"{what} Bearer or PoP token.", headers={"WWW-Authenticate": challenge})
+        if scheme == "Bearer" and token in self.tokens:
+            return None
+        what = "[BearerReadAccessTokenFailed] Error validating token" if token else "AKV10000: Request is missing a"
+        challenge = f'Bearer authorization="https://login.windows.net/{TENANT}", resource="{self._resource}"'
+        return _error(401, "Unauthorized", f"{what} Bearer or PoP token.", headers={"WWW-Authenticate": challenge})
+
+    def _versions(self, name: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
+        challenge = self._challenge(headers)
+        if challenge is not None:
+            return challenge
+        if self.list_forbidden:
+            what = FORBIDDEN[self.list_forbidden].replace(" get ", " list ")
+            return _error(403, "Forbidden", f"{what} Secret: {name}", self.list_forbidden)
+        base = f"https://{headers['host']}/secrets/{name}"
+        versions = sorted(self.secrets.get(name, []), key=lambda version: version.id)
+        begin = int(query.get("$skiptoken", "0"))
+        page = [_properties(each, base) for each in versions[begin : begin + PAGE]]
+        host = headers["host"] if ":" in headers["host"] else f"{headers['host']}:443"
+        more = f"https://{host}/secrets/{name}/versions?api-version={query['api-version']}&$skiptoken={begin + PAGE}"
+        return Answer(200, {"value": page, "nextLink": more if begin + PAGE < len(versions) else None})
+
+    def _secret(self, name: str, wanted: str, headers: Mapping[str, str]) -> Answer:
+        challenge = self._challenge(headers)
+        if challenge is not None:
+            return challenge
         if self.forbidden:
             return _error(403, "Forbidden", f"{FORBIDDEN[self.forbidden]} Secret: {name}", self.forbidden)
         versions = self.secrets.get(name, [])
@@ -183,9 +230,7 @@ class Azure:
             return _error(404, "SecretNotFound", what)
         if not version.attributes["enabled"]:
             return _error(403, "Forbidden", FORBIDDEN["SecretDisabled"], "SecretDisabled")
-        found = {"value": version.value, "id": f"https://{headers['host']}/secrets/{name}/{version.id}"}
-        content_type = {"contentType": version.content_type} if version.content_type else {}
-        return Answer(200, found | content_type | {"attributes": version.attributes, "tags": {}})
+        return Answer(200, {"value": version.value} | _properties(version, f"https://{headers['host']}/secrets/{name}"))
 
     def _discovery(self, tenant: str, host: str) -> Answer:
         if tenant != TENANT:
@@ -230,6 +275,13 @@ class Azure:
         token = f"token-{uuid.uuid4().hex}"
         self.tokens.append(token)
         return token
+
+
+def _properties(version: Version, base: str) -> dict[str, Any]:
+    """All of a version but its value."""
+    more = {"contentType": version.content_type} if version.content_type else {}
+    managed = {"managed": True} if version.managed else {}
+    return {"id": f"{base}/{version.id}"} | more | managed | {"attributes": version.attributes, "tags": {}}
 
 
 def _error(

@@ -3,6 +3,8 @@
 Written from the vendor's public reference:
 
     access            https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/access
+    metadata          https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/get
+    numbers as enums  https://cloud.google.com/apis/docs/system-parameters ($alt=json;enum-encoding=int)
     regional secrets  https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.locations.secrets.versions
     versions, states  https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions#State
     aliases           https://cloud.google.com/secret-manager/docs/assign-alias-to-secret-version
@@ -38,6 +40,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from tests.servers.certificates import Pair
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+STATES = ("STATE_UNSPECIFIED", "ENABLED", "DISABLED", "DESTROYED")
+"""By their numbers."""
 ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 
 
@@ -48,6 +52,11 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     """Names in lower case."""
     body: bytes
+
+    @property
+    def is_access(self) -> bool:
+        """For a value; else it is for metadata."""
+        return urlsplit(self.path).path.endswith(":access")
 
 
 class Failure(Exception):
@@ -83,6 +92,7 @@ class Version:
         self.data = data
         self.state = "ENABLED"
         self.crc32c = google_crc32c.value(data)
+        self.created = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Secret:
@@ -91,6 +101,8 @@ class Secret:
         self.aliases: dict[str, int] = {}
         self.readers: set[str] | None = None
         """The identities that may read it; None: all."""
+        self.viewers: set[str] | None = None
+        """The identities that may look at the metadata of its versions; None: all."""
 
 
 class Account(NamedTuple):
@@ -142,6 +154,8 @@ class Google:
         """The reason that each 403 of the whole project has, such as SERVICE_DISABLED."""
         self.quota: int | None = None
         """So many accesses are answered, those after them with 429."""
+        self.metadata_quota: int | None = None
+        """So many requests for metadata are answered, those after them with 429."""
         self.damages = 0
         """So many of the next payloads are damaged on their way."""
         self.failures: list[Failure] = []
@@ -213,31 +227,51 @@ def _api(google: Google, request: Request) -> dict[str, Any]:
     with google.lock:
         google.requests.append(request)
         failure = google.failures.pop(0) if google.failures else None
-        over = google.quota is not None and len(google.requests) > google.quota
+        quota = google.quota if request.is_access else google.metadata_quota
+        over = quota is not None and sum(each.is_access == request.is_access for each in google.requests) > quota
     time.sleep(google.latency)
     if failure:
         raise failure
     identity = _identity(google, request.headers.get("authorization", ""))
     path = unquote(urlsplit(request.path).path)
     parts = path.removeprefix("/v1/").removesuffix(":access").split("/")
-    if request.method != "GET" or not path.endswith(":access") or len(parts) not in {6, 8}:
+    if request.method != "GET" or ":" in parts[-1] or len(parts) not in {6, 8}:
         raise Failure(404, "NOT_FOUND", "Method not found.")
     named = dict(zip(parts[::2], parts[1::2], strict=True))
     if over:
-        message = "Quota exceeded for quota metric 'Access requests' and limit 'Access requests per minute'"
+        kind = "Access" if request.is_access else "Read"
+        message = f"Quota exceeded for quota metric '{kind} requests' and limit '{kind} requests per minute'"
         raise Failure(429, "RESOURCE_EXHAUSTED", message, "RATE_LIMIT_EXCEEDED")
     if google.disabled:
         raise Failure(403, "PERMISSION_DENIED", f"refused for {google.disabled}", google.disabled)
-    return _access(google, named, identity)
+    if request.is_access:
+        return _access(google, named, identity)
+    alternative = parse_qs(urlsplit(request.path).query).get("$alt", ["json"])[0]
+    return _metadata_of(google, named, identity, numbers="enum-encoding=int" in alternative)
 
 
-def _access(google: Google, named: Mapping[str, str], identity: str) -> dict[str, Any]:
+def _metadata_of(google: Google, named: Mapping[str, str], identity: str, *, numbers: bool) -> dict[str, Any]:
+    """A SecretVersion, in whatever state it is; its state in *numbers*, where that is asked for."""
+    name, version = _version(google, named, identity, "get")
+    return {
+        "name": name,
+        "createTime": version.created,
+        **({"destroyTime": version.created} if version.state == "DESTROYED" else {}),
+        "state": STATES.index(version.state) if numbers else version.state,
+        **({} if "locations" in named else {"replicationStatus": {"automatic": {}}}),
+        "etag": '"16214548671110"',
+        "clientSpecifiedPayloadChecksum": True,
+    }
+
+
+def _version(google: Google, named: Mapping[str, str], identity: str, right: str) -> tuple[str, Version]:
+    """The full name of the version that is meant, with its number, for who has the *right*: `access` or `get`."""
     project, location = named["projects"], named.get("locations")
     number = project if project in google.numbers.values() else google.numbers.get(project)
     denied = Failure(
         403,
         "PERMISSION_DENIED",
-        f"Permission 'secretmanager.versions.access' denied for resource 'projects/{project}/secrets/"
+        f"Permission 'secretmanager.versions.{right}' denied for resource 'projects/{project}/secrets/"
         f"{named['secrets']}/versions/{named['versions']}' (or it may not exist).",
         "IAM_PERMISSION_DENIED",
     )
@@ -247,7 +281,8 @@ def _access(google: Google, named: Mapping[str, str], identity: str) -> dict[str
     secret = google.secrets.get((number, location, named["secrets"]))
     if secret is None or not secret.versions:
         raise Failure(404, "NOT_FOUND", f"Secret [{name}] not found or has no versions.")
-    if secret.readers is not None and identity not in secret.readers:
+    allowed = secret.readers if right == "access" else secret.viewers
+    if allowed is not None and identity not in allowed:
         raise denied
     asked = named["versions"]
     index = len(secret.versions) if asked == "latest" else secret.aliases.get(asked)
@@ -255,15 +290,19 @@ def _access(google: Google, named: Mapping[str, str], identity: str) -> dict[str
         index = int(asked)
     if index is None or not 1 <= index <= len(secret.versions):
         raise Failure(404, "NOT_FOUND", f"Secret Version [{name}/versions/{asked}] not found.")
-    version = secret.versions[index - 1]
+    return f"{name}/versions/{index}", secret.versions[index - 1]
+
+
+def _access(google: Google, named: Mapping[str, str], identity: str) -> dict[str, Any]:
+    name, version = _version(google, named, identity, "access")
     if version.state != "ENABLED":
-        message = f"Secret Version [{name}/versions/{index}] is in {version.state} state."
+        message = f"Secret Version [{name}] is in {version.state} state."
         raise Failure(400, "FAILED_PRECONDITION", message)
     with google.lock:
         damaged, google.damages = google.damages > 0, max(google.damages - 1, 0)
     data = version.data[:-1] if damaged else version.data
     payload = {"data": base64.b64encode(data).decode(), "dataCrc32c": str(version.crc32c)}
-    return {"name": f"{name}/versions/{index}", "payload": payload}
+    return {"name": name, "payload": payload}
 
 
 def _identity(google: Google, header: str) -> str:

@@ -9,14 +9,14 @@ its nature it says in `lacks`.
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import pytest
 
 from secretweave import select
 from secretweave.errors import NotFound, StoreError
 from secretweave.model import Record, SecretValue, StoreConfig
-from secretweave.stores.base import Context, Limits, SecretKeyRef, Store
+from secretweave.stores.base import Context, Limits, SecretKeyRef, Store, VersionedStore, Wanted
 
 
 class Secret(NamedTuple):
@@ -54,9 +54,21 @@ def plain(record: Record) -> Any:
     return record.value.reveal() if isinstance(record.value, SecretValue) else dict(record.value)
 
 
+def told_versions(store: Store, wanted: list[Wanted]) -> dict[Wanted, str | None]:
+    """What a store tells of each, in whichever parts it wants to be asked."""
+    versioned = cast("VersionedStore", store)
+    told: dict[Wanted, str | None] = {}
+    for batch in versioned.version_batches(wanted):
+        told.update(zip(batch, versioned.versions(batch), strict=True))
+    assert set(told) == set(wanted)
+    return told
+
+
 class StoreContract:
     lacks: frozenset[str] = frozenset()
-    """Of `bytes`, `fields`, `typed fields`, `versions`: what this store cannot hold. Without fields, it holds JSON."""
+    """Of `bytes`, `fields`, `typed fields`, `versions`, `metadata`: what this store cannot hold, or tell. Without
+    fields, it holds JSON.
+    """
 
     def needs(self, feature: str) -> None:
         if feature in self.lacks:
@@ -123,6 +135,21 @@ class StoreContract:
         self.needs("versions")
         with pytest.raises(NotFound):
             opened([Secret("key", "first"), Secret("key", "second")]).fetch("key", "9999")
+
+    def test_the_version_that_is_told_is_the_one_that_a_read_gives(self, opened: Opened):
+        self.needs("metadata")
+        store = opened([Secret("key", "first"), Secret("key", "second"), Secret("other", "s")])
+        wanted = [Wanted("key", None), Wanted("other", None)]
+        if "versions" not in self.lacks:
+            wanted.append(Wanted("key", self.versions(store, "key")[0]))
+        told = told_versions(store, wanted)
+        assert told == {each: store.fetch(*each).version for each in wanted}
+        assert None not in told.values()
+
+    def test_no_version_is_told_of_what_is_not_there(self, opened: Opened):
+        self.needs("metadata")
+        wanted = [Wanted("app-tokens", None), *([] if "versions" in self.lacks else [Wanted("app-token", "9999")])]
+        assert told_versions(opened([Secret("app-token", "s")]), wanted) == dict.fromkeys(wanted)
 
     @pytest.mark.parametrize("field", ["tls.key", "a b", "a/b", "ümlaut", "--flag", "@"])
     def test_field_names_are_free(self, opened: Opened, field: str):

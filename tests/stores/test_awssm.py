@@ -15,11 +15,12 @@ from secretweave.stores.base import SecretKeyRef, Wanted
 from tests.servers.certificates import Authority
 from tests.servers.moto import ACCOUNT, ANY_KEYS, REGION, Changed, Keys, Moto, policy, seal
 from tests.servers.proxy import Half, Hang, Latency, Proxy, Redirect, Reset, Rule, Status, elsewhere
-from tests.stores.contract import Opened, Secret, StoreContract, context, plain
+from tests.stores.contract import Opened, Secret, StoreContract, context, plain, told_versions
 
 KEYS = SecretKeyRef("aws-keys", "id"), SecretKeyRef("aws-keys", "secret"), SecretKeyRef("aws-keys", "token")
 BATCH = "secretsmanager.BatchGetSecretValue"
 SINGLE = "secretsmanager.GetSecretValue"
+DESCRIBE = "secretsmanager.DescribeSecret"
 VALUE = "hunter2"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/reader"
 
@@ -797,6 +798,175 @@ class TestWhatGoesWrong:
     def test_an_endpoint_that_is_no_url(self, opener: Opener, endpoint: str):
         with pytest.raises(StoreError, match="the endpoint is no URL"):
             opener(endpoint)
+
+
+class TestVersions:
+    def test_a_new_version_is_told_after_a_write(self, moto: Moto, opener: Opener):
+        put(moto, Secret("shop", "first"))
+        store, wanted = opener(), [Wanted("shop", None)]
+        assert told_versions(store, wanted) == {wanted[0]: token(0)}
+        moto.client("secretsmanager").put_secret_value(
+            SecretId="shop", ClientRequestToken=token(1), SecretString="second"
+        )
+        assert told_versions(store, wanted) == {wanted[0]: token(1)}
+        assert store.fetch("shop", None).version == token(1)
+
+    @pytest.mark.parametrize("batch", [True, False])
+    def test_one_request_tells_all_versions_of_a_secret_and_no_value(
+        self, moto: Moto, opener: Opener, proxy: Proxy, batch: bool
+    ):
+        put(moto, *(Secret("shop", f"{VALUE} {number}") for number in range(4)), Secret("other", VALUE))
+        client = moto.client("secretsmanager")
+        canary = {"SecretString": VALUE, "VersionStages": ["canary"]}
+        client.put_secret_value(SecretId="shop", ClientRequestToken=token(9), **canary)
+        heard: list[str] = []
+
+        def hear(body: dict[str, Any]) -> dict[str, Any]:
+            heard.append(json.dumps(body))
+            return body
+
+        proxy.rules = [Rule(Changed(hear))]
+        store = opener(proxy.url, batch=batch)
+        told = told_versions(
+            store,
+            [
+                Wanted("shop", None),
+                Wanted("other", None),
+                Wanted("shop", "AWSPREVIOUS"),
+                Wanted("shop", "canary"),
+                Wanted("shop", token(2)),
+                Wanted("shop", "beta"),
+                Wanted("shop", token(7)),
+            ],
+        )
+        assert [(*each, version) for each, version in told.items()] == [
+            ("shop", None, token(3)),
+            ("shop", "AWSPREVIOUS", token(2)),
+            ("shop", "canary", token(9)),
+            ("shop", token(2), token(2)),
+            ("shop", "beta", None),
+            ("shop", token(7), None),
+            ("other", None, token(4)),
+        ]
+        assert operations(proxy) == [DESCRIBE] * 2
+        assert len(heard) == 2
+        assert not any(VALUE in answer for answer in heard)
+        assert {each: store.fetch(*each).version for each, version in told.items() if version} == {
+            each: version for each, version in told.items() if version
+        }
+
+    def test_a_version_without_a_label_is_left_to_a_read(self, moto: Moto, opener: Opener, proxy: Proxy):
+        """AWS does not list it: "every version ID that has a staging label attached". Moto does, without labels."""
+        put(moto, Secret("shop", "1"), Secret("shop", "2"), Secret("shop", "3"))
+        wanted = Wanted("shop", token(0))
+        assert told_versions(opener(), [wanted]) == {wanted: None}
+
+        def lessen(body: dict[str, Any]) -> dict[str, Any]:
+            listed = body["VersionIdsToStages"]
+            return body | {"VersionIdsToStages": {version: labels for version, labels in listed.items() if labels}}
+
+        proxy.rules = [Rule(Changed(lessen))]
+        assert told_versions(opener(proxy.url), [wanted, Wanted("shop", None)]) == {
+            wanted: None,
+            Wanted("shop", None): token(2),
+        }
+
+    def test_of_what_is_deleted_or_empty_none_is_told(self, moto: Moto, opener: Opener):
+        put(moto, Secret("shop", "s"))
+        client = moto.client("secretsmanager")
+        client.create_secret(Name="empty")
+        client.delete_secret(SecretId="shop")
+        wanted = [Wanted("shop", None), Wanted("shop", token(0)), Wanted("empty", None)]
+        assert told_versions(opener(), wanted) == dict.fromkeys(wanted)
+        client.restore_secret(SecretId="shop")
+        assert told_versions(opener(), wanted[:1]) == {wanted[0]: token(0)}
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            {"VersionIdsToStages": {token(0): ["AWSCURRENT"], token(1): ["AWSCURRENT"]}},
+            {"VersionIdsToStages": {token(0): ["AWSPENDING"]}},
+            {"VersionIdsToStages": {}},
+            {"VersionIdsToStages": None},
+            {"DeletedDate": 1.0},
+            {"Name": "shops"},
+            {"Name": None},
+        ],
+        ids=range(7),
+    )
+    def test_an_answer_in_doubt_tells_none(self, moto: Moto, opener: Opener, proxy: Proxy, odd: dict[str, Any]):
+        put(moto, Secret("shop", "s"))
+        proxy.rules = [Rule(Changed(lambda body: body | odd))]
+        assert told_versions(opener(proxy.url), [Wanted("shop", None)]) == {Wanted("shop", None): None}
+        assert operations(proxy) == [DESCRIBE]
+
+    def test_an_arn_is_asked_in_its_region(self, moto: Moto, opener: Opener, proxy: Proxy):
+        (arn,) = put(moto, Secret("shop", "far 1"), Secret("shop", "far 2"), region="us-east-2")
+        put(moto, Secret("shop", "near"))
+        wanted = [Wanted(arn, None), Wanted(arn[:-7], "AWSPREVIOUS"), Wanted("shop", None)]
+        assert list(told_versions(opener(proxy.url), wanted).values()) == [token(1), token(0), token(0)]
+        regions = [next(each for each in (REGION, "us-east-2") if seen.holds(f"/{each}/")) for seen in proxy.seen]
+        assert regions == ["us-east-2", "us-east-2", REGION]
+
+    def test_a_reader_who_may_not_describe_is_asked_for_values_instead(self, moto: Moto, opener: Opener, proxy: Proxy):
+        put(moto, Secret("a", "1"), Secret("b", "2"))
+        keys = moto.user("secretsmanager:GetSecretValue")
+        moto.enforce()
+        store, wanted = opener(proxy.url, keys=keys), [Wanted("a", None), Wanted("b", None)]
+        assert told_versions(store, wanted) == dict.fromkeys(wanted)
+        assert operations(proxy) == [DESCRIBE] * 2
+        assert plain(store.fetch("a", None)) == b"1"
+
+    def test_the_right_to_describe_reads_no_value(self, moto: Moto, opener: Opener):
+        put(moto, Secret("a", "1"))
+        keys = moto.user("secretsmanager:DescribeSecret")
+        moto.enforce()
+        store = opener(keys=keys)
+        assert told_versions(store, [Wanted("a", None)]) == {Wanted("a", None): token(0)}
+        with pytest.raises(Denied):
+            store.fetch("a", None)
+
+    def test_what_is_no_arn_is_asked_nowhere(self, opener: Opener, proxy: Proxy):
+        wanted = Wanted(f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/shop", None)
+        assert told_versions(opener(proxy.url), [wanted]) == {wanted: None}
+        assert proxy.seen == []
+
+    def test_another_region_that_does_not_answer_is_not_the_store(self, opener: Opener, proxy: Proxy):
+        proxy.rules = [Rule(Status(503))]
+        wanted = Wanted(f"arn:aws:secretsmanager:us-east-9:{ACCOUNT}:secret:shop", None)
+        assert told_versions(opener(proxy.url), [wanted]) == {wanted: None}
+
+    @pytest.mark.parametrize(
+        ("fault", "kind"),
+        [
+            (Status(503), Unavailable),
+            (Status(429), Unavailable),
+            (Reset(), Unavailable),
+            (Half(), Unavailable),
+            (Status(200, b"{}"), Unavailable),
+            (refusing("ThrottlingException"), Unavailable),
+            (refusing("ExpiredTokenException"), Denied),
+            (refusing("UnrecognizedClientException"), Denied),
+            (refusing("InvalidSignatureException"), Denied),
+        ],
+        ids=range(9),
+    )
+    def test_what_ends_all_asking_is_raised(
+        self, moto: Moto, opener: Opener, proxy: Proxy, fault: Any, kind: type[StoreError]
+    ):
+        put(moto, Secret("shop", "s"))
+        proxy.rules = [Rule(fault)]
+        with pytest.raises(StoreError) as caught:
+            opener(proxy.url).versions([Wanted("shop", None)])
+        assert type(caught.value) is kind
+        assert VALUE not in text(caught.value)
+
+    def test_a_closed_store_tells_nothing(self, opener: Opener, proxy: Proxy):
+        store = opener(proxy.url)
+        store.close()
+        with pytest.raises(StoreError, match="the store is closed"):
+            store.versions([Wanted("shop", None)])
+        assert proxy.seen == []
 
 
 def test_a_store_closed_while_unused_gives_nothing(opener: Opener, proxy: Proxy):

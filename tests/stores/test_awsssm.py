@@ -13,7 +13,7 @@ from secretweave.stores import awsssm, open_store
 from secretweave.stores.base import SecretKeyRef, Wanted
 from tests.servers.moto import ACCOUNT, ANY_KEYS, REGION, Changed, Keys, Moto, seal
 from tests.servers.proxy import Half, Proxy, Reset, Rule, Status
-from tests.stores.contract import Opened, Secret, StoreContract, context, plain
+from tests.stores.contract import Opened, Secret, StoreContract, context, plain, told_versions
 
 KEYS = SecretKeyRef("aws-keys", "id"), SecretKeyRef("aws-keys", "secret")
 BATCH = "AmazonSSM.GetParameters"
@@ -339,6 +339,203 @@ def test_what_goes_wrong_is_told(
     assert re.search(told, caught.value.what)
     assert VALUE not in text(caught.value)
     assert caught.value.fix
+
+
+class TestVersions:
+    def test_a_new_version_is_told_after_a_write(self, moto: Moto, opener: Opener):
+        put(moto, Secret("/shop/db", "first"))
+        store, wanted = opener(), [Wanted("/shop/db", None)]
+        assert told_versions(store, wanted) == {wanted[0]: "1"}
+        put(moto, Secret("/shop/db", "second"))
+        assert told_versions(store, wanted) == {wanted[0]: "2"}
+        assert store.fetch("/shop/db", None).version == "2"
+
+    def test_versions_and_labels(self, moto: Moto, opener: Opener, proxy: Proxy):
+        put(moto, *(Secret(path, VALUE) for path in ("a", "b", "/shop/db") for _ in range(3)))
+        client = moto.client("ssm")
+        client.label_parameter_version(Name="/shop/db", ParameterVersion=2, Labels=["canary"])
+        store = opener(proxy.url)
+        wanted = {
+            Wanted("a", None): "3",
+            Wanted("a", "1"): "1",
+            Wanted("b", "9"): None,
+            Wanted("shop/db", "canary"): "2",
+            Wanted("/shop/db:1", None): "1",
+            Wanted(f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/shop/db:2", None): "2",
+            Wanted("/shop/db", "beta"): None,
+            Wanted("/shop/dbs", None): None,
+        }
+        assert told_versions(store, list(wanted)) == wanted
+        assert {each: store.fetch(*each).version for each, version in wanted.items() if version} == {
+            each: version for each, version in wanted.items() if version
+        }
+        client.label_parameter_version(Name="/shop/db", ParameterVersion=3, Labels=["canary"])
+        assert told_versions(store, [Wanted("shop/db", "canary")]) == {Wanted("shop/db", "canary"): "3"}
+
+    @pytest.mark.parametrize(
+        ("count", "requests"), [(1, [SINGLE]), (2, [BATCH]), (10, [BATCH]), (21, [BATCH] * 2 + [SINGLE])]
+    )
+    def test_ten_take_one_request_and_nothing_is_decrypted(
+        self, moto: Moto, opener: Opener, proxy: Proxy, count: int, requests: list[str]
+    ):
+        names = [f"/shop/{number}" for number in range(count)]
+        put(moto, *(Secret(name, VALUE) for name in names))
+        heard: list[str] = []
+
+        def hear(body: dict[str, Any]) -> dict[str, Any]:
+            entries = body["Parameters"] if "Parameters" in body else [body["Parameter"]]
+            heard.extend(entry["Value"] for entry in entries)
+            return body
+
+        proxy.rules = [Rule(Changed(hear))]
+        told = told_versions(opener(proxy.url), [Wanted(name, None) for name in names])
+        assert list(told.values()) == ["1"] * count
+        assert operations(proxy) == requests
+        assert [json.loads(seen.body)["WithDecryption"] for seen in proxy.seen] == [False] * len(requests)
+        # How moto encrypts.
+        assert heard == [f"kms:alias/aws/ssm:{VALUE}"] * count
+
+    def test_a_parameter_that_was_made_anew_counts_from_one_as_the_manual_says(self, moto: Moto, opener: Opener):
+        put(moto, Secret("/a", "old"))
+        store, wanted = opener(), [Wanted("/a", None)]
+        assert told_versions(store, wanted) == {wanted[0]: "1"}
+        moto.client("ssm").delete_parameter(Name="/a")
+        assert told_versions(store, wanted) == {wanted[0]: None}
+        put(moto, Secret("/a", "new"))
+        assert told_versions(store, wanted) == {wanted[0]: "1"}
+
+    def test_what_secrets_manager_holds_is_not_asked_for(self, moto: Moto, opener: Opener, proxy: Proxy):
+        """AWS refuses a request that names it, unless it asks for decryption: it would take nine others with it."""
+        moto.client("secretsmanager").create_secret(Name="shop", SecretString="s")
+        put(moto, Secret("/a", "1"), Secret("/b", "2"))
+        reference = Wanted("/aws/reference/secretsmanager/shop", None)
+        store = opener(proxy.url)
+        assert plain(store.fetch(*reference)) == b"s"
+        proxy.rules = []
+        assert told_versions(store, [Wanted("/a", None), reference, Wanted("/b", None)]) == {
+            Wanted("/a", None): "1",
+            reference: None,
+            Wanted("/b", None): "1",
+        }
+        assert asked(proxy) == [["/a", "/b"]]
+        assert store.versions([reference]) == [None]
+        assert len(proxy.seen) == 1
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            {"Version": 0},
+            {"Version": None},
+            {"SourceResult": "{}"},
+            {"Name": "/c", "ARN": ""},
+        ],
+        ids=range(4),
+    )
+    def test_an_answer_in_doubt_tells_none(self, moto: Moto, opener: Opener, proxy: Proxy, odd: dict[str, Any]):
+        put(moto, Secret("/a", "1"), Secret("/b", "2"))
+
+        def change(body: dict[str, Any]) -> dict[str, Any]:
+            entries = [entry | (odd if entry["Name"] == "/a" else {}) for entry in body["Parameters"]]
+            return body | {"Parameters": entries}
+
+        proxy.rules = [Rule(Changed(change))]
+        wanted = [Wanted("/a", None), Wanted("/b", None)]
+        assert told_versions(opener(proxy.url), wanted) == {wanted[0]: None, wanted[1]: "1"}
+        assert operations(proxy) == [BATCH]
+
+    def test_a_batch_that_gives_a_parameter_in_another_version_or_twice_tells_none(
+        self, moto: Moto, opener: Opener, proxy: Proxy
+    ):
+        put(moto, Secret("/a", "1"), Secret("/a", "2"), Secret("/b", "2"))
+
+        def change(body: dict[str, Any]) -> dict[str, Any]:
+            entries = [entry | ({"Version": 2} if entry["Name"] == "/a" else {}) for entry in body["Parameters"]]
+            return body | {"Parameters": [*entries, *(entry for entry in entries if entry["Name"] == "/b")]}
+
+        proxy.rules = [Rule(Changed(change))]
+        wanted = [Wanted("/a", "1"), Wanted("/b", None)]
+        assert told_versions(opener(proxy.url), wanted) == dict.fromkeys(wanted)
+
+    @pytest.mark.parametrize("batch", [True, False])
+    def test_the_rights_to_read_suffice(self, moto: Moto, opener: Opener, proxy: Proxy, batch: bool):
+        names = [f"/shop/{number}" for number in range(12)]
+        put(moto, *(Secret(name, VALUE) for name in names))
+        keys = moto.user("ssm:GetParameter")
+        moto.enforce()
+        store, wanted = opener(proxy.url, keys=keys, batch=batch), [Wanted(name, None) for name in names]
+        for _ in range(2):
+            assert told_versions(store, wanted) == dict.fromkeys(wanted, "1")
+        assert operations(proxy) == [BATCH] * batch + [SINGLE] * 24, "asked for a batch once, and never again"
+        assert not any(json.loads(seen.body)["WithDecryption"] for seen in proxy.seen)
+
+    def test_a_reader_without_rights_is_told_none(self, moto: Moto, opener: Opener, proxy: Proxy):
+        put(moto, Secret("/a", VALUE), Secret("/b", VALUE))
+        keys = moto.user("secretsmanager:GetSecretValue")
+        moto.enforce()
+        store, wanted = opener(proxy.url, keys=keys), [Wanted("/a", None), Wanted("/b", None)]
+        assert told_versions(store, wanted) == dict.fromkeys(wanted)
+        assert told_versions(store, wanted[:1]) == {wanted[0]: None}
+
+    def test_one_denied_parameter_takes_none_of_the_others_with_it(self, moto: Moto, opener: Opener, proxy: Proxy):
+        put(moto, Secret("/a", VALUE), Secret("/b", VALUE))
+        proxy.rules = [
+            Rule(refusing("AccessDeniedException"), path=f"{BATCH}$", times=1),
+            Rule(refusing("AccessDeniedException"), path=f"{SINGLE}$", body=b"/b"),
+        ]
+        store, wanted = opener(proxy.url), [Wanted("/a", None), Wanted("/b", None)]
+        assert told_versions(store, wanted) == {wanted[0]: "1", wanted[1]: None}
+        assert told_versions(store, wanted) == {wanted[0]: "1", wanted[1]: "1"}
+        assert operations(proxy) == [BATCH, SINGLE, SINGLE, BATCH]
+
+    def test_what_is_no_name_is_asked_nowhere(self, opener: Opener, proxy: Proxy):
+        wanted = [Wanted("shop db", None), Wanted("/shop:1", "2")]
+        assert told_versions(opener(proxy.url), wanted) == dict.fromkeys(wanted)
+        assert proxy.seen == []
+
+    def test_another_region_that_does_not_answer_is_not_the_store(self, opener: Opener, proxy: Proxy):
+        proxy.rules = [Rule(Status(503))]
+        wanted = [Wanted(f"arn:aws:ssm:us-east-9:{ACCOUNT}:parameter/{name}", None) for name in "abc"]
+        store = opener(proxy.url)
+        assert store.versions(wanted[:1]) == [None]
+        assert store.versions(wanted) == [None] * 3
+
+    @pytest.mark.parametrize("count", [1, 2])
+    @pytest.mark.parametrize(
+        ("fault", "kind"),
+        [
+            (Status(503), Unavailable),
+            (Reset(), Unavailable),
+            (refusing("ThrottlingException"), Unavailable),
+            (refusing("ExpiredTokenException"), Denied),
+            (refusing("UnrecognizedClientException"), Denied),
+        ],
+        ids=range(5),
+    )
+    def test_what_ends_all_asking_is_raised(
+        self, opener: Opener, proxy: Proxy, fault: Any, kind: type[StoreError], count: int
+    ):
+        proxy.rules = [Rule(fault)]
+        with pytest.raises(StoreError) as caught:
+            opener(proxy.url).versions([Wanted("/a", None), Wanted("/b", None)][:count])
+        assert type(caught.value) is kind
+        assert VALUE not in text(caught.value)
+
+    def test_a_login_that_ends_between_two_requests_is_raised(self, moto: Moto, opener: Opener, proxy: Proxy):
+        put(moto, Secret("/a", VALUE), Secret("/b", VALUE))
+        proxy.rules = [
+            Rule(refusing("AccessDeniedException"), path=f"{BATCH}$"),
+            Rule(refusing("ExpiredTokenException"), path=f"{SINGLE}$"),
+        ]
+        with pytest.raises(Denied, match="has expired"):
+            opener(proxy.url).versions([Wanted("/a", None), Wanted("/b", None)])
+
+    def test_a_closed_store_tells_nothing(self, opener: Opener, proxy: Proxy):
+        store = opener(proxy.url)
+        store.close()
+        for wanted in ("/a", "/aws/reference/secretsmanager/shop"):
+            with pytest.raises(StoreError, match="the store is closed"):
+                store.versions([Wanted(wanted, None)])
+        assert proxy.seen == []
 
 
 def test_a_store_closed_while_unused_gives_nothing(opener: Opener, proxy: Proxy):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,10 +19,10 @@ from secretweave.model import StoreConfig
 from secretweave.settings import Place, read
 from secretweave.stores import open_store
 from secretweave.stores.azurekv import Settings
-from secretweave.stores.base import SecretKeyRef, Store
+from secretweave.stores.base import SecretKeyRef, Store, VersionedStore, Wanted
 from tests.servers.azure import IDENTITY_HEADER, TENANT, Answer, Azure, Rule, Tunnel, throttled
 from tests.servers.certificates import Authority, Pair
-from tests.stores.contract import Opened, Secret, StoreContract, context, plain
+from tests.stores.contract import Opened, Secret, StoreContract, context, plain, told_versions
 
 CLIENT = "0c6e3f4a-11d8-4a56-b2a0-8d0f6a5c7e21"
 CLIENT_SECRET = "zq8Q~client-secret"
@@ -34,6 +34,8 @@ ENTRA = ("login.microsoftonline.com", "login.chinacloudapi.cn", "login.microsoft
 
 # The oldest azure-identity that we allow calls a newer msal by an old name. In a run sdk.quiet() has ended warnings.
 pytestmark = pytest.mark.filterwarnings(r"ignore:Use list\(search:DeprecationWarning")
+
+HOUR = 3600.0
 
 Connect = Callable[..., Store]
 
@@ -122,9 +124,11 @@ class TestContract(StoreContract):
         self.azure = azure
 
         def opened(secrets: list[Secret]) -> Store:
-            for secret in secrets:
+            for number, secret in enumerate(secrets):
                 assert not isinstance(secret.value, bytes)
-                azure.put(secret.path, secret.value if isinstance(secret.value, str) else json.dumps(secret.value))
+                text = secret.value if isinstance(secret.value, str) else json.dumps(secret.value)
+                # Seconds apart, as people write them.
+                azure.put(secret.path, text, created=time.time() - HOUR + number)
             return connect()
 
         return opened
@@ -178,9 +182,6 @@ class TestIdentifiers:
         with pytest.raises(NotFound, match="no secret can have this"):
             connect().fetch(ref, version)
         assert not azure.requests
-
-
-HOUR = 3600.0
 
 
 class TestSecretsThatAreNotToBeUsed:
@@ -353,6 +354,263 @@ class TestRequests:
         store.fetch("key", None)
         store.fetch("key", None)
         assert azure.logins() == 2
+
+
+def told_version(store: Store, ref: str = "key", version: str | None = None) -> str | None:
+    return told_versions(store, [Wanted(ref, version)])[Wanted(ref, version)]
+
+
+LIST = "GET /secrets/key/versions"
+
+
+def item(azure: Azure, *, name: str = "key", **attributes: Any) -> Answer:
+    """A list of one version."""
+    found = {"id": f"{azure.url}/secrets/{name}/{'a' * 32}", "attributes": {"enabled": True, **attributes}}
+    return Answer(200, {"value": [found], "nextLink": None})
+
+
+class TestVersions:
+    def test_a_new_version_is_told_after_a_write(self, azure: Azure, connect: Connect):
+        store = connect()
+        first = azure.put("key", "first", created=time.time() - HOUR)
+        assert told_version(store) == first == store.fetch("key", None).version
+        second = azure.put("key", "second")
+        assert told_version(store) == second == store.fetch("key", None).version
+
+    def test_one_list_tells_of_all_versions_however_they_are_written(self, azure: Azure, connect: Connect):
+        first = azure.put("key", VALUE, created=time.time() - HOUR)
+        second = azure.put("key", VALUE)
+        store = connect()
+        wanted = [
+            Wanted("key", None),
+            Wanted("key", ""),
+            Wanted("key", first),
+            Wanted("key", first.upper()),
+            Wanted(f"{azure.url}/secrets/key", None),
+            Wanted(f"{azure.url}/secrets/key/{first}", None),
+            Wanted("key", "0" * 32),
+        ]
+        assert list(told_versions(store, wanted).values()) == [second, second, first, first, second, first, None]
+        assert azure.requests[LIST] == 1 + 1, "the one for the challenge, and the list"
+
+    def test_no_value_travels_and_so_many_secrets_cost_so_many_requests(self, azure: Azure, connect: Connect):
+        names = [f"secret-{number}" for number in range(20)]
+        newest = {Wanted(name, None): azure.put(name, VALUE) for name in names}
+        store = cast("VersionedStore", connect())
+        azure.delay = 0.01
+        batches = store.version_batches(list(newest))
+        assert [len(batch) for batch in batches] == [1] * 20
+        with ThreadPoolExecutor(16) as pool:
+            told = list(pool.map(store.versions, batches))
+        assert [version for batch in told for version in batch] == list(newest.values())
+        assert azure.logins() == 1
+        assert azure.reads() == 20 + 1
+        assert not [line for line in azure.requests if "/secrets/" in line and not line.endswith("/versions")]
+
+    def test_a_disabled_one_is_not_told_and_one_that_is_enabled_again_is(self, azure: Azure, connect: Connect):
+        first, second = azure.put("key", "first", created=time.time() - HOUR), azure.put("key", "second")
+        store = connect()
+        azure.change("key", second, enabled=False)
+        assert [told_version(store), told_version(store, version=second)] == [None, None]
+        assert told_version(store, version=first) == first
+        azure.change("key", second, enabled=True)
+        assert told_version(store) == second
+
+    def test_that_an_old_one_is_disabled_later_leaves_no_doubt(self, azure: Azure, connect: Connect):
+        first, second = [azure.put("key", VALUE, created=time.time() - age) for age in (2 * HOUR, HOUR)]
+        azure.change("key", first, enabled=False)
+        assert told_version(connect()) == second
+
+    def test_what_is_outside_its_dates_is_told_only_where_it_is_given(self, azure: Azure, connect: Connect):
+        old = azure.put("old", VALUE, exp=time.time() - HOUR)
+        new = azure.put("new", VALUE, nbf=time.time() + HOUR)
+        now = azure.put("now", VALUE, nbf=time.time() - HOUR, exp=time.time() + HOUR)
+        names = ("old", "new", "now")
+        assert [told_version(connect(), name) for name in names] == [None, None, now]
+        assert [told_version(connect("allowExpired: true"), name) for name in names] == [old, new, now]
+
+    def test_a_deleted_one_is_not_told(self, azure: Azure, connect: Connect):
+        azure.put("key", VALUE)
+        store = connect()
+        del azure.secrets["key"]
+        assert told_version(store) is None
+
+    def test_of_two_from_one_second_neither_is_taken_for_the_latest(self, azure: Azure, connect: Connect):
+        azure.put("key", VALUE, created=1700000000)
+        same = [azure.put("key", VALUE, created=1700000001.1), azure.put("key", VALUE, created=1700000001.9)]
+        store = connect()
+        assert told_version(store) is None
+        assert [told_version(store, version=each) for each in same] == same
+        newest = azure.put("key", VALUE, created=1700000002)
+        assert told_version(store) == newest
+
+    def test_a_certificate_that_was_merged_late_leaves_a_doubt(self, azure: Azure, connect: Connect):
+        azure.put("key", VALUE, created=1700000000, updated=1700000009, managed=True)
+        newest = azure.put("key", VALUE, created=1700000005, managed=True)
+        assert told_version(connect()) is None
+        assert told_version(connect(), version=newest) == newest
+
+    def test_a_certificates_secret_is_told_like_any(self, azure: Azure, connect: Connect):
+        azure.put("key", VALUE, created=1700000000, updated=1700000004, managed=True)
+        newest = azure.put("key", VALUE, created=1700000005, updated=1700000009, managed=True)
+        assert told_version(connect()) == newest
+
+    def test_the_newest_is_found_on_whichever_page_it_stands(self, azure: Azure, connect: Connect):
+        made = [azure.put("key", VALUE, created=1700000000 + number) for number in range(60)]
+        store = connect()
+        assert told_version(store) == made[-1] == store.fetch("key", None).version
+        assert azure.requests[LIST] == 1 + 3
+        # Once more with the newest on the first page, and on the last.
+        for pick in (min, max):
+            azure.secrets["key"].sort(key=lambda version: version.id, reverse=pick is min)
+            versions = azure.secrets["key"]
+            versions[:] = [
+                version._replace(attributes={**version.attributes, "created": 1700000000 + number})
+                for number, version in enumerate(versions)
+            ]
+            assert told_version(store) == pick(made) == store.fetch("key", None).version
+
+    def test_more_pages_than_a_read_is_worth_are_not_asked_for(self, azure: Azure, connect: Connect):
+        made = sorted(azure.put("key", VALUE, created=1700000000 + number) for number in range(251))
+        wanted = [Wanted("key", None), Wanted("key", made[0]), Wanted("key", made[-1])]
+        assert list(told_versions(connect(), wanted).values()) == [None, made[0], None]
+        assert azure.requests[LIST] == 1 + 10
+
+    def test_as_many_versions_as_the_manual_says_are_looked_through(self, azure: Azure, connect: Connect):
+        newest = [azure.put("key", VALUE, created=1700000000 + number) for number in range(250)][-1]
+        assert told_version(connect()) == newest
+        assert azure.requests[LIST] == 1 + 10
+
+    def test_the_next_page_is_not_asked_for_elsewhere(self, azure: Azure, pair: Pair, connect: Connect):
+        azure.put("key", VALUE)
+        with Azure(pair) as other:
+            link = f"{other.url}/secrets/key/versions?$skiptoken=25"
+            body = {"value": item(azure, created=1700000000).body["value"], "nextLink": link}  # type: ignore[call-overload]
+            azure.rules = [Rule(Answer(200, body), path="/versions$", only_with_token=True)]
+            store = connect()
+            assert told_version(store) is None
+            assert told_version(store, version="a" * 32) == "a" * 32
+            assert other.connections == 0
+
+    def test_the_pages_of_a_real_address_cost_no_second_challenge(
+        self, pair: Pair, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ):
+        with Azure(pair) as cloud, Tunnel(cloud.port) as tunnel:
+            monkeypatch.setenv("HTTPS_PROXY", tunnel.url)
+            cloud.principals[CLIENT] = CLIENT_SECRET
+            newest = [cloud.put("key", VALUE, created=1700000000 + number) for number in range(30)][-1]
+            store = connect(url=f"https://{CLOUDS[0]}/", verify="true", environ={"LANG": "C"})
+            assert told_version(store) == newest
+            store.close()
+            assert cloud.requests[LIST] == 1 + 2
+
+    @pytest.mark.parametrize("code", ["ForbiddenByRbac", "ForbiddenByPolicy", "ForbiddenByFirewall"])
+    def test_without_the_right_to_list_nothing_is_told_and_reads_go_on(self, azure: Azure, connect: Connect, code: str):
+        azure.put("key", "v")
+        azure.list_forbidden = code
+        store = connect()
+        assert [told_version(store) for _ in range(2)] == [None, None]
+        assert plain(store.fetch("key", None)) == b"v"
+        assert azure.requests[LIST] == 1 + 2, "no attempt more"
+        assert azure.logins() == 1
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Answer(200, b"{"),
+            Answer(200, b"[]"),
+            Answer(200, b"\xff"),
+            Answer(200, b'{"value": 5}'),
+            Answer(200, b'{"value": [{}]}'),
+            Answer(200, b"<html>welcome</html>", {"Content-Type": "text/html"}),
+            Answer(302, b"", {"Location": "https://localhost/elsewhere"}),
+            Answer(400, b"oops"),
+            Answer(404, b"<html>lost</html>", {"Content-Type": "text/html"}),
+            Answer(501, b"oops"),
+        ],
+        ids=lambda answer: f"{answer.status} {answer.body!r}"[:30],
+    )
+    @pytest.mark.parametrize("with_token", [True, False])
+    def test_an_odd_answer_tells_nothing_and_spoils_no_read(
+        self, azure: Azure, connect: Connect, answer: Answer, with_token: bool
+    ):
+        azure.put("key", "v")
+        azure.rules = [Rule(answer, path="/versions$", only_with_token=with_token)]
+        store = connect()
+        assert told_version(store) is None
+        assert plain(store.fetch("key", None)) == b"v"
+
+    @pytest.mark.parametrize(
+        "attributes", [{}, {"created": None}, {"created": "x"}, {"created": 1700000000, "enabled": None}], ids=str
+    )
+    def test_what_says_not_all_that_counts_is_not_told(
+        self, azure: Azure, connect: Connect, attributes: Mapping[str, Any]
+    ):
+        azure.rules = [Rule(item(azure, **attributes), path="/versions$", only_with_token=True)]
+        assert told_version(connect()) is None
+
+    def test_an_identifier_that_is_none_tells_nothing(self, azure: Azure, connect: Connect):
+        azure.put("key", "v")
+        answer = Answer(200, b'{"value": [{"id": "x", "attributes": {}}]}')
+        azure.rules = [Rule(answer, path="/versions$", only_with_token=True)]
+        store = connect()
+        assert told_version(store) is None
+        assert plain(store.fetch("key", None)) == b"v"
+
+    def test_the_list_of_another_secret_is_not_this_ones(self, azure: Azure, connect: Connect):
+        azure.rules = [Rule(item(azure, name="other", created=1700000000), path="/versions$", only_with_token=True)]
+        wanted = [Wanted("key", None), Wanted("key", "a" * 32)]
+        assert told_versions(connect(), wanted) == dict.fromkeys(wanted)
+
+    def test_what_can_be_no_name_costs_no_request(self, azure: Azure, connect: Connect):
+        refs = ["a/b", "a_b", "", "https://other.vault.azure.net/secrets/key", f"{azure.url}/keys/key"]
+        wanted = [*(Wanted(ref, None) for ref in refs), Wanted("key", "7")]
+        assert told_versions(connect(), wanted) == dict.fromkeys(wanted)
+        assert not azure.requests
+
+    def test_what_can_pass_is_tried_again_and_then_raised(self, azure: Azure, connect: Connect):
+        version = azure.put("key", VALUE)
+        azure.rules = [Rule(Answer(503, b"oops"), only_with_token=True, times=2)]
+        assert told_version(connect()) == version
+        azure.rules = [Rule(Answer(503, b"oops"), only_with_token=True)]
+        with pytest.raises(Unavailable, match="answers HTTP 503"):
+            told_version(connect())
+
+    def test_a_vault_that_is_down_is_raised_and_not_asked_again(self, connect: Connect):
+        store = connect(url=f"https://localhost:{unused_port()}")
+        with pytest.raises(Unavailable) as caught:
+            told_version(store)
+        assert caught.value.why == "nothing listens there"
+        with pytest.raises(Unavailable):
+            store.fetch("key", None)
+
+    def test_a_login_that_is_refused_is_raised(self, azure: Azure, connect: Connect):
+        azure.principals[CLIENT] = "another"
+        with pytest.raises(Denied, match="AADSTS7000215"):
+            told_version(connect())
+
+    def test_a_token_that_is_no_longer_accepted_is_raised(self, azure: Azure, connect: Connect):
+        azure.put("key", VALUE)
+        store = connect()
+        store.fetch("key", None)
+        azure.tokens.clear()
+        with pytest.raises(Denied, match="does not accept the token"):
+            told_version(store)
+
+    def test_the_challenge_of_another_domain_gets_no_token(self, azure: Azure, connect: Connect):
+        store = connect(verify="true")
+        with pytest.raises(Unavailable, match="does not ask for a login as a Key Vault"):
+            told_version(store)
+        with pytest.raises(Unavailable, match="does not ask for a login as a Key Vault"):
+            store.fetch("key", None)
+        assert azure.logins() == 0
+
+    def test_a_closed_store_tells_nothing(self, azure: Azure, connect: Connect):
+        azure.put("key", VALUE)
+        store = connect()
+        store.close()
+        with pytest.raises(StoreError, match="closed"):
+            told_version(store)
 
 
 class TestLogins:

@@ -18,7 +18,7 @@ def open_env(environ: Mapping[str, str] = ENVIRON, *, show: bool = True, **setti
 
 
 class TestEnv(StoreContract):
-    lacks = frozenset({"bytes", "typed fields", "versions"})
+    lacks = frozenset({"bytes", "metadata", "typed fields", "versions"})
 
     @pytest.fixture
     def opened(self) -> Opened:

@@ -54,6 +54,8 @@ def entries(secrets: list[Secret]) -> dict[str, Any]:
 
 
 class TestYaml(StoreContract):
+    lacks = frozenset({"metadata"})
+
     def versions(self, _store: Store, _path: str, /) -> list[str]:
         return ["1", "2"]
 
@@ -67,7 +69,7 @@ class TestYaml(StoreContract):
 
 
 class TestJson(StoreContract):
-    lacks = frozenset({"bytes"})
+    lacks = frozenset({"bytes", "metadata"})
 
     def versions(self, _store: Store, _path: str, /) -> list[str]:
         return ["1", "2"]

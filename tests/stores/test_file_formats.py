@@ -51,7 +51,7 @@ def as_dotenv(value: object) -> str:
 
 
 class TestDotenv(StoreContract):
-    lacks = frozenset({"bytes", "typed fields", "versions"})
+    lacks = frozenset({"bytes", "metadata", "typed fields", "versions"})
 
     @pytest.fixture
     def opened(self, tmp_path: Path) -> Opened:
@@ -199,7 +199,7 @@ def test_a_path_that_is_not_of_its_format(tmp_path: Path, form: str, content: st
 
 
 class TestFolder(StoreContract):
-    lacks = frozenset({"typed fields", "versions"})
+    lacks = frozenset({"metadata", "typed fields", "versions"})
 
     @pytest.fixture
     def opened(self, tmp_path: Path) -> Opened:

@@ -19,11 +19,11 @@ from secretweave import settings, yamltree
 from secretweave.errors import Denied, NotFound, SecretweaveError, StoreError, Unavailable
 from secretweave.model import StoreConfig
 from secretweave.stores import gcpsm, open_store
-from secretweave.stores.base import Context, SecretKeyRef, Store
+from secretweave.stores.base import Context, SecretKeyRef, Store, Wanted
 from tests.servers.certificates import Authority, Pair
 from tests.servers.gcp import Account, Failure, Google
 from tests.servers.proxy import Fault, Half, Hang, Proxy, Redirect, Reset, Rule, Status, elsewhere
-from tests.stores.contract import Opened, Secret, StoreContract, context, plain
+from tests.stores.contract import Opened, Secret, StoreContract, context, plain, told_versions
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT, NUMBER, REGION = "my-project", "424242424242", "europe-west3"
@@ -217,9 +217,12 @@ def test_a_name_and_a_version_lead_to_one_value_and_its_number(
     google.secret(PROJECT, "db").aliases["blue"] = 2
     google.add("other-project", "db", b"other")
     google.add(PROJECT, "db", b"regional", location=REGION)
-    record = opener().fetch(ref, version)
+    store = opener()
+    record = store.fetch(ref, version)
     assert (plain(record), record.version) == (value, number)
     assert len(google.requests) == 1
+    assert told_version(store, ref, version) == number
+    assert [request.is_access for request in google.requests] == [True, False]
 
 
 def test_a_location_is_that_of_an_id_alone(google: Google, opener: Opener):
@@ -325,6 +328,165 @@ def test_what_is_not_there_is_told_with_its_project(
     assert caught.value.what == what
     assert why in caught.value.why
     assert len(google.requests) == 1
+
+
+# Versions without values
+
+
+def told_version(store: Store, ref: str = "db", version: str | None = None) -> str | None:
+    return told_versions(store, [Wanted(ref, version)])[Wanted(ref, version)]
+
+
+def test_a_new_version_is_told_after_a_write(google: Google, opener: Opener):
+    google.add(PROJECT, "db", b"first")
+    store = opener()
+    assert told_version(store) == "1"
+    google.add(PROJECT, "db", b"second")
+    assert [told_version(store), told_version(store, version="1")] == ["2", "1"]
+    google.secret(PROJECT, "db").aliases["blue"] = 1
+    assert told_version(store, version="blue") == "1"
+    google.secret(PROJECT, "db").aliases["blue"] = 2
+    assert told_version(store, version="blue") == "2"
+
+
+def test_so_many_secrets_cost_so_many_requests_and_no_value_travels(google: Google, opener: Opener):
+    wanted = [Wanted(f"s{number}", None) for number in range(20)]
+    for each in wanted:
+        google.add(PROJECT, each.ref, VALUE)
+    assert told_versions(opener(), wanted) == dict.fromkeys(wanted, "1")
+    assert [request.is_access for request in google.requests] == [False] * 20
+
+
+@pytest.mark.parametrize("state", ["DISABLED", "DESTROYED", "STATE_UNSPECIFIED"])
+def test_only_an_enabled_version_is_told(google: Google, opener: Opener, state: str):
+    for data in (b"first", b"second"):
+        google.add(PROJECT, "db", data)
+    newest = google.secret(PROJECT, "db").versions[1]
+    newest.state = state
+    store = opener()
+    assert [told_version(store, version=version) for version in (None, "2", "1")] == [None, None, "1"]
+    newest.state = "ENABLED"
+    assert told_version(store) == "2"
+
+
+def test_of_what_is_not_there_nothing_is_told(google: Google, opener: Opener):
+    google.add(PROJECT, "db", VALUE)
+    wanted = [Wanted("absent", None), Wanted("db", "7"), Wanted("db", "green")]
+    wanted += [Wanted(f"projects/{name}/secrets/db", None) for name in ("no-such-project", "other-project")]
+    assert told_versions(opener(), wanted) == dict.fromkeys(wanted)
+    assert len(google.requests) == 5
+
+
+def test_what_is_no_name_is_not_looked_for(google: Google, opener: Opener):
+    both = Wanted(f"projects/{PROJECT}/secrets/db/versions/2", "3")
+    wanted = [Wanted("a/b", None), Wanted("db", "1:destroy"), both]
+    assert told_versions(opener(), wanted) == dict.fromkeys(wanted)
+    assert told_version(opener(project_id=None)) is None
+    assert google.requests == []
+
+
+def test_without_the_right_to_the_metadata_nothing_is_told_and_reads_go_on(google: Google, opener: Opener):
+    google.add(PROJECT, "db", VALUE)
+    google.secret(PROJECT, "db").viewers = set()
+    store = opener()
+    assert [told_version(store), told_version(store)] == [None, None]
+    assert plain(store.fetch("db", None)) == VALUE
+    assert [request.is_access for request in google.requests] == [False, False, True]
+
+
+def test_an_api_that_is_turned_off_tells_nothing(google: Google, opener: Opener):
+    google.disabled = "SERVICE_DISABLED"
+    assert told_version(opener()) is None
+
+
+def test_where_the_quota_of_metadata_is_used_up_nothing_is_told_at_once_and_reads_go_on(google: Google, opener: Opener):
+    google.add(PROJECT, "db", VALUE)
+    google.metadata_quota = 1
+    store = opener()
+    assert [told_version(store), told_version(store), told_version(store)] == ["1", None, None]
+    assert plain(store.fetch("db", None)) == VALUE
+    assert [request.is_access for request in google.requests] == [False, False, False, True]
+
+
+def test_metadata_are_asked_for_again_and_then_the_api_is_unavailable(google: Google, opener: Opener):
+    google.add(PROJECT, "db", VALUE)
+    google.failures = [Failure(503, "UNAVAILABLE", ""), Failure(500, "INTERNAL", "")]
+    store = opener()
+    assert told_version(store) == "1"
+    google.failures = [Failure(503, "UNAVAILABLE", "hunter2")] * 9
+    with pytest.raises(Unavailable, match="answers with HTTP 503"):
+        told_version(store)
+    assert len(google.requests) == 3 + 3
+
+
+def test_an_api_that_is_not_there_is_unavailable_for_metadata_too(opener: Opener):
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        told_version(opener(endpoint=closed_host()))
+
+
+def test_a_login_that_is_not_accepted_ends_the_asking_for_versions(google: Google, opener: Opener):
+    google.failures = [Failure(401, "UNAUTHENTICATED", "hunter2")] * 9
+    with pytest.raises(Denied, match=r"is not accepted \(401\)"):
+        told_version(opener())
+
+
+def test_a_closed_store_tells_no_version(google: Google, opener: Opener):
+    google.add(PROJECT, "db", VALUE)
+    store = opener()
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        told_version(store)
+    assert google.requests == []
+
+
+def about(**parts: Any) -> Status:
+    return Status(200, json.dumps({"name": f"projects/{NUMBER}/secrets/db/versions/1", "state": 1, **parts}).encode())
+
+
+# A state that the SDK does not know. In a run sdk.quiet() has ended warnings.
+@pytest.mark.filterwarnings("ignore:Unrecognized State enum value")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        about(state=0),
+        about(state=9),
+        about(state="NEW_STATE"),
+        about(state="DISABLED"),
+        about(state=[]),
+        about(name=""),
+        about(name=f"projects/{NUMBER}/secrets/other/versions/1"),
+        about(name=f"projects/{NUMBER}/secrets/db/versions/latest"),
+        about(name=f"projects/{NUMBER}/secrets/db/versions/2"),
+        Status(200, b"{}"),
+        Status(200, b"[]"),
+        Status(200, b"<html>welcome</html>", {"Content-Type": "text/html"}),
+        Status(200, b"\xff"),
+        Status(302, b"", {"Location": "https://localhost/"}),
+        Status(400, b'{"error": {"status": "INVALID_ARGUMENT"}}'),
+        Status(403, b"no"),
+        Status(404, b"<html>lost</html>"),
+        Status(501, b'{"error": {"status": "UNIMPLEMENTED"}}'),
+    ],
+    ids=lambda answer: f"{answer.code} {answer.body!r}"[:90],
+)
+def test_an_odd_answer_tells_no_version(
+    google: Google, opener: Opener, authority: Authority, pair: Pair, answer: Status
+):
+    google.add(PROJECT, "db", VALUE)
+    with Proxy(google.api.url, certificate=pair, trust=authority.certificate, rules=[Rule(answer, times=1)]) as proxy:
+        store = opener(endpoint=f"127.0.0.1:{proxy.port}")
+        assert told_version(store, version="1") is None
+        assert plain(store.fetch("db", None)) == VALUE
+        store.close()
+    assert len(proxy.seen) == 2
+
+
+@pytest.mark.parametrize("state", [1, "ENABLED"])
+def test_the_state_is_read_as_a_number_and_as_a_name(opener: Opener, pair: Pair, state: object):
+    with Proxy(certificate=pair, rules=[Rule(about(state=state))]) as proxy:
+        store = opener(endpoint=f"127.0.0.1:{proxy.port}")
+        assert told_version(store) == "1"
+        store.close()
 
 
 # Who may read

@@ -1,14 +1,16 @@
 """What the stores on AWS share: one request for several secrets, where the identity may make it."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.model import Record
 from secretweave.sdk.aws import CONCURRENCY, Aws
 from secretweave.sdk.aws_faults import DENIED, Refused
 from secretweave.stores.base import PROBE, Outcome, Wanted
+
+T = TypeVar("T")
 
 
 class Spot(NamedTuple):
@@ -86,20 +88,30 @@ class BatchingStore:
 
     def fetch_batch(self, batch: Sequence[Wanted]) -> Sequence[Outcome]:
         self.aws.must_be_open()
-        found: Mapping[Wanted, Outcome] = {}
+        outcomes = self.asked(batch, self.read_several, self.read)
+        return [outcomes[each] for each in batch]
+
+    def asked(
+        self,
+        batch: Sequence[Wanted],
+        several: Callable[[Sequence[Wanted]], Mapping[Wanted, T | StoreError]],
+        single: Callable[[Wanted], T],
+    ) -> Mapping[Wanted, T | StoreError]:
+        """What each of a batch gave, by as few requests as the identity may make; *several* and *single* as above."""
+        found: Mapping[Wanted, T | StoreError] = {}
         refusal = None
         if self._batching and len(batch) > 1:
             try:
-                found = self.read_several(batch)
+                found = several(batch)
             except Refused as error:
                 refusal = error
                 if error.is_unsupported or (error.is_denial and self.is_own_permission):
                     self._batching = False
-        rest = self._read_each([each for each in batch if each not in found])
+        rest = self._ask_each([each for each in batch if each not in found], single)
         if refusal and refusal.is_denial and not any(isinstance(outcome, Denied) for outcome in rest.values()):
             # Each may be read, so it is the request for several that may not be made.
             self._batching = False
-        return [found[each] if each in found else rest[each] for each in batch]
+        return {**found, **rest}
 
     def probe(self) -> None:
         try:
@@ -115,9 +127,9 @@ class BatchingStore:
     def close(self) -> None:
         self.aws.close()
 
-    def _read_each(self, wanted: Sequence[Wanted]) -> dict[Wanted, Outcome]:
+    def _ask_each(self, wanted: Sequence[Wanted], single: Callable[[Wanted], T]) -> dict[Wanted, T | StoreError]:
         """Each by a request of its own, side by side. Raises Unavailable as soon as one does."""
-        outcomes: dict[Wanted, Outcome] = {}
+        outcomes: dict[Wanted, T | StoreError] = {}
         waiting = deque(wanted)
         ends: list[BaseException] = []
 
@@ -129,7 +141,7 @@ class BatchingStore:
                     return
                 try:
                     with self._slots:
-                        outcomes[each] = self.read(each)
+                        outcomes[each] = single(each)
                 except Unavailable as error:
                     ends.append(error)
                 except StoreError as error:
@@ -151,3 +163,8 @@ class BatchingStore:
         if ends:
             raise ends[0]
         return outcomes
+
+
+def ends_all_asking(error: StoreError) -> bool:
+    """Is it no answer, or a login that is refused? A refusal is else about what was asked, as AWS itself tells."""
+    return isinstance(error, Unavailable) or (isinstance(error, Denied) and not isinstance(error.__context__, Refused))

@@ -37,6 +37,9 @@ NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?
 NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 KEY = re.compile(r"(?!\.\.)(?!\.\Z)[-._a-zA-Z0-9]{1,253}")
 """Of the data of a Secret or a ConfigMap."""
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""As what an object is given without its data, by the same right: https://kubernetes.io/docs/reference/using-api/
+api-concepts/#metadata-only-fetches"""
 PASSING = frozenset({429, 500, 502, 503, 504})
 MORE_TIME = "look after the stores, or raise limits.deadline in the configuration"
 Kind = Literal["Secret", "ConfigMap"]
@@ -69,21 +72,9 @@ class Cluster:
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """One object, by one GET. Raises NotFound, Denied, Unavailable or another StoreError."""
-        if self._closed:
-            raise StoreError("the store is closed", fix="report it: this is a defect")
-        if not NAMESPACE.fullmatch(namespace):
-            raise StoreError("the namespace is no name of a namespace", fix="correct the namespace")
-        if not NAME.fullmatch(name):
-            raise StoreError(
-                f"the reference names no {kind}",
-                why=f"the name of a {kind} is made of a-z, 0-9, `-` and `.`",
-                fix="correct the reference",
-            )
-        resource = f"{kind.lower()}s"
-        status, body = self._ask(f"{self._configuration.host}/api/v1/namespaces/{namespace}/{resource}/{name}")
-        if status == 401:
-            raise self._unknown()
+        status, body = self._object(kind, namespace, name)
         if status == 403:
+            resource = f"{kind.lower()}s"
             raise Denied(
                 f"the API server denies reading {kind}s in the namespace `{namespace}`",
                 why=f"no rule of RBAC lets {self.identity} get them",
@@ -101,6 +92,19 @@ class Cluster:
             return _object(document)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StoreError(f"the API server gave no readable {kind}", fix="look at it with kubectl") from None
+
+    def version(self, kind: Kind, namespace: str, name: str) -> str | None:
+        """The version of what `get` would give, by one GET that brings no data; None: only `get` can tell.
+
+        Raises StoreError only for what ends all asking.
+        """
+        status, body = self._object(kind, namespace, name, {"Accept": METADATA})
+        document = _document(body) if status == 200 else {}
+        if (document.get("apiVersion"), document.get("kind")) != ("meta.k8s.io/v1", "PartialObjectMetadata"):
+            return None
+        metadata = document.get("metadata")
+        version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+        return version if isinstance(version, str) and version else None
 
     def probe(self) -> None:
         """Raises StoreError: no answer, or the API server does not know who asks.
@@ -141,6 +145,26 @@ class Cluster:
             self._closed = True
             self._pool.clear()
             self._release()
+
+    def _object(
+        self, kind: Kind, namespace: str, name: str, more: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[int, bytes]:
+        """The status and the body of the answer to a GET of one object, with these headers more."""
+        if self._closed:
+            raise StoreError("the store is closed", fix="report it: this is a defect")
+        if not NAMESPACE.fullmatch(namespace):
+            raise StoreError("the namespace is no name of a namespace", fix="correct the namespace")
+        if not NAME.fullmatch(name):
+            raise StoreError(
+                f"the reference names no {kind}",
+                why=f"the name of a {kind} is made of a-z, 0-9, `-` and `.`",
+                fix="correct the reference",
+            )
+        url = f"{self._configuration.host}/api/v1/namespaces/{namespace}/{kind.lower()}s/{name}"
+        status, body = self._ask(url, more=more)
+        if status == 401:
+            raise self._unknown()
+        return status, body
 
     def _unknown(self) -> Denied:
         return Denied(

@@ -30,18 +30,25 @@ The least permission is `secretsmanager:GetSecretValue` on the secrets, with `km
 encrypts them. With `secretsmanager:BatchGetSecretValue` (on `*`) beside it 20 secrets take one request; where that is
 denied, each secret is read by itself: `batch: false` then spares the one denied request of each run.
 
+The Flux controller alone (`secretweave flux controller`) asks for versions, to read only what has changed. That takes
+`secretsmanager:DescribeSecret` on the secrets beside the above: one request a secret, whatever `batch` says, which
+gives no value and needs no `kms:Decrypt`. A secret for which it is denied is read instead; so is a VersionId that has
+no staging label left, since DescribeSecret does not list it.
+
 https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html
 https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecretValue.html
+https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_DescribeSecret.html
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from secretweave.errors import Denied, NotFound, StoreError
 from secretweave.model import Record, SecretValue
 from secretweave.sdk import aws
-from secretweave.sdk.aws_batches import BatchingStore, Spot
+from secretweave.sdk.aws_batches import BatchingStore, Spot, ends_all_asking
 from secretweave.sdk.aws_faults import Refused
 from secretweave.select import text
 from secretweave.stores.base import Context, Outcome, Store, Wanted
@@ -52,6 +59,7 @@ ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:([a-z]{2,}(?:-[a-z0-9]+)+):[0-9
 RANDOM_END = re.compile(r"-[A-Za-z0-9]{6}")
 """What AWS puts at the end of an ARN. https://docs.aws.amazon.com/secretsmanager/latest/userguide/troubleshoot.html"""
 VERSION_ID = re.compile(r"[A-Za-z0-9-]{32,64}")
+CURRENT = "AWSCURRENT"
 
 
 class Settings(NamedTuple):
@@ -77,6 +85,23 @@ def connect(settings: Settings, context: Context) -> Store:
 class SecretsManager(BatchingStore):
     largest_batch = 20
     is_own_permission = True
+
+    def version_batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
+        by_ref: dict[str, list[Wanted]] = {}
+        for each in wanted:
+            by_ref.setdefault(each.ref, []).append(each)
+        return list(by_ref.values())
+
+    def versions(self, batch: Sequence[Wanted]) -> Sequence[str | None]:
+        self.aws.must_be_open()
+        about: Mapping[str, Any] = {}
+        try:
+            with suppress(Refused):
+                about = self.aws.call(self.spot(batch[0]).region, "describe_secret", SecretId=batch[0].ref)
+        except StoreError as error:
+            if ends_all_asking(error):
+                raise
+        return [_version(about, each) for each in batch]
 
     def spot(self, wanted: Wanted) -> Spot:
         if not wanted.ref.startswith("arn:"):
@@ -187,6 +212,21 @@ def _refused(errors: Sequence[Mapping[str, Any]], ref: str) -> Refused | None:
         if error.get("SecretId") == ref:
             return Refused(str(error.get("ErrorCode")), message=str(error.get("Message")))
     return None
+
+
+def _version(about: Mapping[str, Any], wanted: Wanted) -> str | None:
+    """The VersionId that a read would give, by what DescribeSecret says.
+
+    It lists versions that have a staging label, those without a value too: a read finds that out, and gives no record
+    whose version could be taken for this one. What is in an id never changes.
+    """
+    if about.get("DeletedDate") or not _is_of(about, wanted.ref):
+        return None
+    labels = about.get("VersionIdsToStages", {})
+    if wanted.version and VERSION_ID.fullmatch(wanted.version):
+        return wanted.version if labels.get(wanted.version) else None
+    bearers = [version for version, held in labels.items() if (wanted.version or CURRENT) in held]
+    return bearers[0] if len(bearers) == 1 else None
 
 
 def _record(entry: Mapping[str, Any]) -> Record:

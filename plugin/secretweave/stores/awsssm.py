@@ -23,8 +23,17 @@ The least permission is `ssm:GetParameter` on the parameters, with `kms:Decrypt`
 With `ssm:GetParameters` beside it 10 parameters take one request; where that is denied, each is read by itself:
 `batch: false` then spares the denied requests.
 
+The Flux controller alone (`secretweave flux controller`) asks for versions, to read only what has changed. That takes
+no permission beside the above, and no `kms:Decrypt`: they are the same requests, for 10 parameters or for one, with
+decryption left out. AWS has no request for a version alone that can be allowed for single parameters
+(`ssm:DescribeParameters` must be on `*`), so what is stored crosses the network, a SecureString encrypted, and is
+dropped at once. A key that was disabled since does not show: the value is still the one that was read. A reference to
+Secrets Manager (`/aws/reference/secretsmanager/NAME`) has no version, and is read each time. A parameter that is
+deleted and created anew counts from 1 again: that is seen at the object's `interval`, at which all is read.
+
 https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html
 https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
+https://docs.aws.amazon.com/systems-manager/latest/userguide/integration-ps-secretsmanager.html
 """
 
 import re
@@ -34,7 +43,7 @@ from typing import Any, NamedTuple
 from secretweave.errors import Denied, NotFound, StoreError
 from secretweave.model import Record, SecretValue
 from secretweave.sdk import aws
-from secretweave.sdk.aws_batches import BatchingStore, Spot
+from secretweave.sdk.aws_batches import BatchingStore, Spot, ends_all_asking
 from secretweave.sdk.aws_faults import Refused
 from secretweave.select import text
 from secretweave.stores.base import Context, Outcome, Store, Wanted
@@ -43,6 +52,8 @@ SERVICE = aws.Service("awsssm", "ssm", "AWS Parameter Store")
 READ = "ssm:GetParameter"
 ARN = re.compile(r"(arn:aws[a-z-]*:ssm:([a-z]{2,}(?:-[a-z0-9]+)+):[0-9]{12}:parameter/[^\s:]+)(?::([^\s:]+))?")
 NAME = re.compile(r"([^\s:]+)(?::([^\s:]+))?")
+ELSEWHERE = "aws/reference/"
+"""In the name of what Parameter Store only passes on. Without decryption AWS refuses it, and all that is with it."""
 
 
 class Settings(NamedTuple):
@@ -110,6 +121,41 @@ class ParameterStore(BatchingStore):
                     outcomes[each] = error
         return outcomes
 
+    def version_batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
+        return self.batches(wanted)
+
+    def versions(self, batch: Sequence[Wanted]) -> Sequence[str | None]:
+        self.aws.must_be_open()
+        asked = [each for each in batch if ELSEWHERE not in each.ref]
+        told: Mapping[Wanted, str | StoreError | None]
+        try:
+            told = self.asked(asked, self._versions_of, self._version_of)
+        except StoreError as error:
+            told = dict.fromkeys(asked, error)
+        for outcome in told.values():
+            if isinstance(outcome, StoreError) and ends_all_asking(outcome):
+                raise outcome
+        return [version if isinstance(version := told.get(each), str) else None for each in batch]
+
+    def _version_of(self, wanted: Wanted) -> str | None:
+        """Raises StoreError."""
+        parameter = self._parameter(wanted)
+        try:
+            answer = self.aws.call(parameter.region, "get_parameter", Name=str(parameter), WithDecryption=False)
+        except Refused as refusal:
+            raise self._fault(refusal, parameter) from None
+        return _version(answer.get("Parameter", {}))
+
+    def _versions_of(self, batch: Sequence[Wanted]) -> Mapping[Wanted, str | StoreError | None]:
+        parameters = {each: self._parameter(each) for each in batch}
+        names = [str(parameter) for parameter in parameters.values()]
+        answer = self.aws.call(parameters[batch[0]].region, "get_parameters", Names=names, WithDecryption=False)
+        told: dict[Wanted, str | StoreError | None] = {}
+        for each, parameter in parameters.items():
+            fitting = [entry for entry in answer.get("Parameters", ()) if _is_of(entry, parameter)]
+            told[each] = _version(fitting[0]) if len(fitting) == 1 else None
+        return told
+
     def _parameter(self, wanted: Wanted) -> Parameter:
         is_arn = wanted.ref.startswith("arn:")
         match = (ARN if is_arn else NAME).fullmatch(wanted.ref)
@@ -159,6 +205,12 @@ def _is_of(entry: Mapping[str, Any], parameter: Parameter) -> bool:
     if parameter.name not in {entry.get("Name"), entry.get("ARN")}:
         return False
     return not parameter.selector.isdecimal() or parameter.selector == str(entry.get("Version"))
+
+
+def _version(entry: Mapping[str, Any]) -> str | None:
+    """None: its number does not stand for one value."""
+    version = entry.get("Version")
+    return str(version) if isinstance(version, int) and version >= 1 and not entry.get("SourceResult") else None
 
 
 def _record(entry: Mapping[str, Any]) -> Record:

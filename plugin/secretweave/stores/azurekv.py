@@ -47,27 +47,42 @@ The least permission is the role `Key Vault Secrets User` on the vault or the se
 policy. Requests: one per secret and version, one that fetches the vault's challenge, and one login (two requests for a
 service principal).
 
+The Flux controller alone (`secretweave flux controller`) also asks for versions, to read only what has another one. It
+lists the versions of a secret, which tells no value, and takes the one that was created last. That needs
+
+    Microsoft.KeyVault/vaults/secrets/readMetadata/action    which the role `Key Vault Secrets User` has, too
+    list                                                     for secrets, in an access policy
+
+and without it values are read instead. So they are where the list leaves a doubt: two versions of the same second, a
+newest one that is disabled or outside its dates, an older one of a certificate that was changed after the newest was
+made, or more than 250 versions. A list is one request per secret for each 25 of its versions, in no order of time.
+
 API: https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret
+Versions: https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret-versions/get-secret-versions
 Errors: https://learn.microsoft.com/azure/key-vault/general/rest-error-codes
 Logins: https://learn.microsoft.com/python/api/overview/azure/identity-readme
 """
 
 import contextlib
+import itertools
 import re
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.forms import FilePath
 from secretweave.model import Record, SecretValue
-from secretweave.stores.base import PROBE, Context, Limits, SecretKeyRef, Store
+from secretweave.stores.base import PROBE, Context, Limits, SecretKeyRef, Store, Wanted
 
 if TYPE_CHECKING:
     import threading
 
     from secretweave.sdk.azure_login import Login
+
+T = TypeVar("T")
 
 
 class ManagedIdentity(NamedTuple):
@@ -112,6 +127,8 @@ class Settings(NamedTuple):
 
 
 CONCURRENCY = 16
+PAGES = 10
+"""Of a list of versions, 25 on each; a read is cheaper than a longer list."""
 NAME = re.compile(r"[0-9A-Za-z-]{1,127}")
 VERSION = re.compile(r"[0-9A-Fa-f]{32}")
 ROLE = "give the identity the role `Key Vault Secrets User`, or `get` for secrets in the vault's access policy"
@@ -192,25 +209,26 @@ class AzureStore:
         self._closed = False
 
     def fetch(self, ref: str, version: str | None) -> Record:
-        if self._closed:
-            raise StoreError("the store is closed", fix="report it: this is a defect")
-        name, version = self._address(ref, version)
-        if not self._ready.is_set() and self._first.acquire(blocking=False):
-            # It goes ahead alone: all at once would each ask for the challenge, and then for a token.
-            try:
-                return self._read(name, version)
-            except StoreError as error:
-                if not self._login.succeeded:
-                    self._failed = error
-                raise
-            finally:
-                self._ready.set()
-        self._ready.wait(max(self._limits.deadline - time.monotonic(), 0))
-        if self._failed is not None:
-            from secretweave.sdk.azure import again
+        self._check_open()
+        name, given = self._address(ref, version)
+        return self._in_turn(lambda: self._read(name, given))
 
-            raise again(self._failed)
-        return self._read(name, version)
+    def version_batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
+        """One list tells of all versions of a secret. What can be no secret of this vault costs no request."""
+        batches: dict[str, list[Wanted]] = {}
+        for each in wanted:
+            address = self._address_or_none(each)
+            batches.setdefault(address[0].lower() if address else "", []).append(each)
+        return list(batches.values())
+
+    def versions(self, batch: Sequence[Wanted]) -> Sequence[str | None]:
+        self._check_open()
+        addresses = [self._address_or_none(each) for each in batch]
+        name = next((each[0] for each in addresses if each), None)
+        if name is None:
+            return [None] * len(batch)
+        told = self._in_turn(lambda: self._look(name, {each[1] for each in addresses if each}))
+        return [told[each[1]] if each else None for each in addresses]
 
     def probe(self) -> None:
         try:
@@ -228,12 +246,42 @@ class AzureStore:
                 self._client.close()
             self._login.close()
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed", fix="report it: this is a defect")
+
+    def _in_turn(self, ask: Callable[[], T]) -> T:
+        if not self._ready.is_set() and self._first.acquire(blocking=False):
+            # It goes ahead alone: all at once would each ask for the challenge, and then for a token.
+            try:
+                return ask()
+            except StoreError as error:
+                if not self._login.succeeded:
+                    self._failed = error
+                raise
+            finally:
+                self._ready.set()
+        self._ready.wait(max(self._limits.deadline - time.monotonic(), 0))
+        if self._failed is not None:
+            from secretweave.sdk.azure import again
+
+            raise again(self._failed)
+        return ask()
+
+    def _ours(self, url: SplitResult) -> bool:
+        return url.scheme == "https" and url.netloc.lower().removesuffix(":443") == self._host
+
+    def _address_or_none(self, wanted: Wanted) -> tuple[str, str | None] | None:
+        with contextlib.suppress(StoreError):
+            return self._address(*wanted)
+        return None
+
     def _address(self, ref: str, version: str | None) -> tuple[str, str | None]:
         """The name and the version that *ref* means. Raises StoreError: of another vault, or no name."""
         if "://" in ref:
             url = urlsplit(ref)
             _, kind, name, *versions = [*url.path.split("/"), "", ""][:5]
-            if url.scheme != "https" or url.netloc.lower().removesuffix(":443") != self._host or kind != "secrets":
+            if not self._ours(url) or kind != "secrets":
                 raise StoreError(
                     "the reference is an identifier, but of no secret in this store's vault",
                     why=f"this store is https://{self._host}",
@@ -258,24 +306,10 @@ class AzureStore:
         return ref, version
 
     def _read(self, name: str, version: str | None) -> Record:
-        from azure.core.exceptions import AzureError, HttpResponseError
-
-        from secretweave.sdk.azure import unreachable
-
         try:
             secret = self._client.get_secret(name, version)
-        except StoreError:
-            raise
-        except HttpResponseError as error:
-            # To the SDK an answer that breaks off is one, too; it has no status.
-            if error.status_code is None:
-                raise unreachable(error, f"the vault {self._host}") from None
-            raise self._refused(error, version) from None
-        except AzureError as error:
-            raise unreachable(error, f"the vault {self._host}") from None
         except Exception as error:  # noqa: BLE001 - an answer that is none breaks the SDK in many ways
-            # It raises this very class where the challenge wants a token for another domain than the vault's.
-            raise (self._not_this_vault() if type(error) is ValueError else self._not_a_vault()) from None
+            raise self._fault(error, version) from None
         return self._record(secret, version)
 
     def _record(self, secret: Any, wanted: str | None) -> Record:
@@ -284,16 +318,81 @@ class AzureStore:
         about = secret.properties
         if not about.version or (wanted and about.version.lower() != wanted.lower()):
             raise StoreError("the vault gave another version than was asked", fix="look after what answers at its url")
+        unfit = self._unfit(about)
+        if unfit is not None:
+            raise unfit
+        return Record(SecretValue(text(secret.value)), about.version)
+
+    def _unfit(self, about: Any) -> StoreError | None:
+        """Why this version is not to be given, though the vault has it."""
         if about.enabled is False:
-            raise _disabled()
+            return _disabled()
         now = datetime.now(UTC)
         if not self._allow_expired and about.expires_on and about.expires_on <= now:
             fix = "store a new version, or set spec.azurekv.allowExpired"
-            raise StoreError(f"it has expired on {_date(about.expires_on)}", fix=fix)
+            return StoreError(f"it has expired on {_date(about.expires_on)}", fix=fix)
         if not self._allow_expired and about.not_before and about.not_before > now:
             fix = "wait, correct the secret's activation date, or set spec.azurekv.allowExpired"
-            raise StoreError(f"it is not valid before {_date(about.not_before)}", fix=fix)
-        return Record(SecretValue(text(secret.value)), about.version)
+            return StoreError(f"it is not valid before {_date(about.not_before)}", fix=fix)
+        return None
+
+    def _look(self, name: str, wanted: set[str | None]) -> dict[str | None, str | None]:
+        """For each of these versions the one that a read would give. Raises what every read would meet as well."""
+        try:
+            listed, all_of_them = self._list(name)
+            found = {version: _one(listed, version) for version in wanted if version or all_of_them}
+            # As the list writes it, not as it was asked for: so does a read.
+            return {
+                version: about.version if about and about.enabled and self._unfit(about) is None else None
+                for version, about in (dict.fromkeys(wanted) | found).items()
+            }
+        except Exception as error:  # noqa: BLE001 - an answer that is none breaks the SDK in many ways
+            if self._ends_all(error):
+                raise self._fault(error, None) from None
+            return dict.fromkeys(wanted)
+
+    def _list(self, name: str) -> tuple[list[Any], bool]:
+        """The properties of the versions of a secret, and whether these are all of them."""
+        pages = self._client.list_properties_of_secret_versions(name).by_page()
+        listed: list[Any] = []
+        for page in itertools.islice(pages, PAGES):
+            listed += page
+            if any((each.name or "").lower() != name.lower() for each in listed):
+                return [], False
+            if not pages.continuation_token:
+                return listed, True
+            if not self._ours(urlsplit(pages.continuation_token)):
+                # It is an address, which the SDK would send the token to.
+                break
+        return listed, False
+
+    def _ends_all(self, error: Exception) -> bool:
+        """Would a read fail like this, too? Not for want of the right to list, or where lists alone get odd answers."""
+        from azure.core.exceptions import AzureError
+
+        from secretweave.sdk.azure import can_pass
+
+        if isinstance(error, AzureError):
+            status = getattr(error, "status_code", None)
+            return status is None or status == 401 or can_pass(status)
+        # The challenge of another domain: the oldest SDK that we allow keeps it, and would answer it the next time.
+        return isinstance(error, StoreError) or (type(error) is ValueError and not self._login.succeeded)
+
+    def _fault(self, error: Exception, version: str | None) -> StoreError:
+        """What the SDK raised, in our words."""
+        from azure.core.exceptions import AzureError
+
+        from secretweave.sdk.azure import unreachable
+
+        if isinstance(error, StoreError):
+            return error
+        # To the SDK an answer that breaks off is an answer, too; it has no status.
+        if getattr(error, "status_code", None) is not None:
+            return self._refused(error, version)
+        if isinstance(error, AzureError):
+            return unreachable(error, f"the vault {self._host}")
+        # It raises this very class where the challenge wants a token for another domain than the vault's.
+        return self._not_this_vault() if type(error) is ValueError else self._not_a_vault()
 
     def _refused(self, error: Any, version: str | None) -> StoreError:
         """An answer that is no secret, in our words. The vault's own are for the log that we do not write."""
@@ -343,6 +442,18 @@ class AzureStore:
             why="something else answers there, or the vault has a DNS name of its own",
             fix="correct spec.azurekv.url; for a DNS name of your own set verifyChallengeResource: false",
         )
+
+
+def _one(listed: Sequence[Any], version: str | None) -> Any:
+    """This version of those that are listed, or the one that the vault gives where none is named; None: in doubt."""
+    if version:
+        return next((each for each in listed if (each.version or "").lower() == version.lower()), None)
+    if not listed or not all(isinstance(each.created_on, datetime) for each in listed):
+        return None
+    newest = max(listed, key=lambda each: each.created_on)
+    # Seconds are all that is told. A certificate's version can wait for its merge, and be the latest only then.
+    rivals = (max(each.created_on, each.updated_on) if each.managed else each.created_on for each in listed)
+    return newest if sum(moment >= newest.created_on for moment in rivals) == 1 else None
 
 
 def _codes(error: Any) -> list[str]:

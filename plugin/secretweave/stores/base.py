@@ -77,6 +77,21 @@ class BatchStore(Store, Protocol):
         """What each of a batch gave, in its order. Raises what holds for all of them, as `fetch` does."""
 
 
+class VersionedStore(Store, Protocol):
+    """A store that tells which version a read would give without reading a value, where its API has a way to."""
+
+    def version_batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
+        """*wanted* cut up: each part, answered by one `versions`, costs one request."""
+
+    def versions(self, batch: Sequence[Wanted]) -> Sequence[str | None]:
+        """For each of a batch, in its order, the `Record.version` that `fetch` would give now.
+
+        None: only a read can tell. So it is where something may not be looked at, is not there, is deleted or disabled,
+        or has no versions; a store that is in doubt says None. Raises StoreError only for what ends all asking of the
+        store (Unavailable, a login that is refused).
+        """
+
+
 class SecretKeyRef(NamedTuple):
     """A credential in a Kubernetes Secret, in the namespace of the SecretStore."""
 

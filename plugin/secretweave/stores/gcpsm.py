@@ -32,23 +32,39 @@ verified. `#KEY` reads the payload as JSON or YAML and takes that field.
 It needs `secretmanager.versions.access` and no more: the role roles/secretmanager.secretAccessor, best on the secrets
 themselves. A service account's key signs its own tokens, so no login server is asked; every other login is made once.
 
+The Flux controller alone (`secretweave flux controller`) also asks for versions, to read only what has another one: for
+the metadata of each, which hold no value, one request for each. That needs `secretmanager.versions.get`, which the
+role roles/secretmanager.viewer has:
+
+    gcloud secrets add-iam-policy-binding SECRET --member=serviceAccount:EMAIL --role=roles/secretmanager.viewer
+
+and without it values are read instead. So they are where a version is not enabled, and where the project's quota of
+metadata is used up: 600 requests a minute, beside the 90000 for values. A secret that is deleted and made again under
+the same id counts its versions from 1 again; which of the two a number is of, a read alone can tell.
+
 The name `secretAccessKeySecretRef` is not written down in the Operator's public sources; it follows from the field
 `secret_access_key` of its API.
 
 API: https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/access
+Versions: https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/get
+Quotas: https://cloud.google.com/secret-manager/quotas
 Regional secrets: https://cloud.google.com/secret-manager/regional-secrets/data-residency
 Errors: https://cloud.google.com/apis/design/errors, reasons: google/api/error_reason.proto
 """
 
 import re
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from secretweave.errors import Denied, NotFound, StoreError
 from secretweave.forms import FilePath, Form
 from secretweave.model import Record, SecretValue
 from secretweave.sdk import gcp, gcp_faults, load
 from secretweave.sdk.gcp_faults import EXTRA
-from secretweave.stores.base import PROBE, Context, SecretKeyRef, Store
+from secretweave.stores.base import PROBE, Context, SecretKeyRef, Store, Wanted
+
+T = TypeVar("T")
+F = TypeVar("F")
 
 _PROJECT = r"(?:[a-z0-9.-]{1,100}:)?[a-z0-9][a-z0-9-]{0,62}"
 _LOCATION = r"[a-z][a-z0-9-]{1,62}"
@@ -109,6 +125,10 @@ class Name(NamedTuple):
         """The full name of the secret."""
         location = f"/locations/{self.location}" if self.location else ""
         return f"projects/{self.project}{location}/secrets/{self.secret}"
+
+    @property
+    def version_path(self) -> str:
+        return f"{self.path}/versions/{self.version}"
 
 
 class _DamagedError(Exception):
@@ -184,14 +204,33 @@ class GoogleStore:
         self._closed = False
 
     def fetch(self, ref: str, version: str | None) -> Record:
-        if self._closed:
-            raise StoreError("the store is closed", fix="report it: this is a defect")
+        self._check_open()
         name = self._name(ref, version)
-        outcome = self._ask(name, self._host(name.location))
+        asked = self._types.AccessSecretVersionRequest(name=name.version_path)
+        # A damaged answer is asked for once more, whatever else goes wrong.
+        more = iter((True,))
+
+        def read(client: Any, seconds: float) -> Record:
+            record = self._record(client.access_secret_version(asked, timeout=seconds), name)
+            if record is None:
+                raise gcp_faults.not_the_api(self._host(name.location))
+            return record
+
+        def damaged(error: Exception) -> bool:
+            return isinstance(error, _DamagedError) and next(more, False)
+
+        outcome = self._ask(name, read, lambda error: self._fault(error, name), damaged)
         if isinstance(outcome, StoreError):
             # Raised here, where it does not keep what was caught, and with that the answer.
             raise outcome
         return outcome
+
+    def version_batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
+        return [[each] for each in wanted]
+
+    def versions(self, batch: Sequence[Wanted]) -> Sequence[str | None]:
+        self._check_open()
+        return [self._look(each) for each in batch]
 
     def probe(self) -> None:
         if not self._project:
@@ -210,35 +249,66 @@ class GoogleStore:
         self._session.close()
         self._login.close()
 
-    def _ask(self, name: Name, host: str) -> Record | StoreError:
-        client = self._client(host)
-        asked = self._types.AccessSecretVersionRequest(name=f"{name.path}/versions/{name.version}")
-        # A damaged answer is asked for once more, whatever else goes wrong.
-        more = iter((True,))
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed", fix="report it: this is a defect")
 
-        def attempt(seconds: float) -> Record:
-            record = self._record(client.access_secret_version(asked, timeout=seconds), name)
-            if record is None:
-                raise gcp_faults.not_the_api(host)
-            return record
-
-        def damaged(error: Exception) -> bool:
-            return isinstance(error, _DamagedError) and next(more, False)
-
+    def _look(self, wanted: Wanted) -> str | None:
+        """The number of the version that a read would give. Raises what every read would meet as well."""
         try:
-            return self._connector.attempts.run(attempt, damaged)
-        except StoreError as error:
+            name = self._name(*wanted)
+        except StoreError:
+            return None
+        asked = self._types.GetSecretVersionRequest(name=name.version_path)
+
+        def look(client: Any, seconds: float) -> str | None:
+            try:
+                answer = client.get_secret_version(asked, timeout=seconds)
+            except self._call_error as error:
+                if error.code == 429:
+                    # Metadata have a quota of their own, a small one: a read may still be answered, at once.
+                    return None
+                raise
+            return self._number(answer.name, name) if answer.state == type(answer).State.ENABLED else None
+
+        def fault(error: Exception) -> StoreError | None:
+            refused = isinstance(error, self._call_error) and error.code not in gcp_faults.PASSING
+            odd = isinstance(error, (self._parse_error, UnicodeDecodeError))
+            return None if refused or odd else self._fault(error, name)
+
+        outcome = self._ask(name, look, fault)
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
+
+    def _ask(
+        self,
+        name: Name,
+        ask: Callable[[Any, float], T],
+        fault: Callable[[Exception], F],
+        passes: Callable[[Exception], bool] | None = None,
+    ) -> T | F:
+        """What *ask* gives, called with a client and a time-out in seconds, or what *fault* makes of a failure."""
+        client = self._client(self._host(name.location))
+        faults = (self._parse_error, UnicodeDecodeError, self._call_error, self._request_error)
+        try:
+            return self._connector.attempts.run(lambda seconds: ask(client, seconds), passes)
+        except (StoreError, _DamagedError, *faults) as error:
+            return fault(error)
+
+    def _fault(self, error: Exception, name: Name) -> StoreError:
+        host = self._host(name.location)
+        if isinstance(error, StoreError):
             return error
-        except _DamagedError:
+        if isinstance(error, _DamagedError):
             what = "the value was damaged on the way: it does not fit its checksum (CRC32C)"
             fix = "try again; if it stays so, look at what stands between here and the API"
             return StoreError(what, fix=fix)
-        except (self._parse_error, UnicodeDecodeError):
-            return gcp_faults.not_the_api(host)
-        except self._call_error as error:
+        if isinstance(error, self._call_error):
             return self._translated(error, name, host)
-        except self._request_error as error:
+        if isinstance(error, self._request_error):
             return gcp_faults.unavailable(error, host)
+        return gcp_faults.not_the_api(host)
 
     def _name(self, ref: str, version: str | None) -> Name:
         version = version or None
@@ -288,18 +358,26 @@ class GoogleStore:
 
     def _record(self, answer: Any, name: Name) -> Record | None:
         """What an answer holds; None: it is not the answer to this question."""
-        told, payload = NAME.fullmatch(answer.name), answer.payload
+        number, payload = self._number(answer.name, name), answer.payload
+        if number is None:
+            return None
+        if "data_crc32c" not in payload:
+            # Nothing at all would be taken for an empty value.
+            return Record(SecretValue(payload.data), number) if payload.data else None
+        value = SecretValue(payload.data)
+        if self._crc32c.value(payload.data) != payload.data_crc32c:
+            raise _DamagedError
+        return Record(value, number)
+
+    @staticmethod
+    def _number(answered: str, name: Name) -> str | None:
+        """The number of the version that an answer is about; None: it is about another than was asked for."""
+        told = NAME.fullmatch(answered)
         if told is None or told["secret"] != name.secret or not NUMBER.fullmatch(told["version"] or ""):
             return None
         if NUMBER.fullmatch(name.version) and int(name.version) != int(told["version"]):
             return None
-        if "data_crc32c" not in payload:
-            # Nothing at all would be taken for an empty value.
-            return Record(SecretValue(payload.data), told["version"]) if payload.data else None
-        value = SecretValue(payload.data)
-        if self._crc32c.value(payload.data) != payload.data_crc32c:
-            raise _DamagedError
-        return Record(value, told["version"])
+        return told["version"]
 
     def _translated(self, error: Any, name: Name, host: str) -> StoreError:
         status, reason, state = gcp_faults.told(error)

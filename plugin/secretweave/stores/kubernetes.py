@@ -34,7 +34,13 @@ What it needs is `get` on the very names, and neither `list` nor `watch`, which 
     rules:
       - {apiGroups: [""], resources: [secrets], resourceNames: [database, api-token], verbs: [get]}
 
+The Flux controller (`secretweave flux controller`), and nothing else, also asks whether there is a new version, with
+one request per Secret that gives no data: a GET of its metadata alone (PartialObjectMetadata), which `get` allows, too.
+What `kubectl apply` has written of the data into an annotation comes along, and is not looked at. Where the API server
+gives something else the Secret is read instead.
+
 https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/secret-v1/#get-read-the-specified-secret
+https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources
 """
 
@@ -134,6 +140,18 @@ class KubernetesStore:
         target = self._target(batch[0].ref)
         found = self._cluster.get(target.kind, self._settings.namespace, target.name)
         return [self._outcome(found, each) for each in batch]
+
+    def version_batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
+        return self.batches(wanted)
+
+    def versions(self, batch: Sequence[Wanted]) -> Sequence[str | None]:
+        """Of an object, whether or not it has the key: who has read that there is none compares with no version."""
+        try:
+            target = self._target(batch[0].ref)
+        except StoreError:
+            return [None] * len(batch)
+        found = self._cluster.version(target.kind, self._settings.namespace, target.name)
+        return [found if each.version in {None, "", found} else None for each in batch]
 
     def probe(self) -> None:
         self._cluster.probe()

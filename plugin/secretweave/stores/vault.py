@@ -49,6 +49,12 @@ revoked at the end of the run, unless a lease hangs on it; a given one is left a
 
 Least permission, for `secret/app/db` of a KV 2: `path "secret/data/app/db" { capabilities = ["read"] }`.
 
+The Flux controller (`secretweave flux controller`), and nothing else, also asks a KV 2 whether there is a new version,
+with one request per secret that gives no value: GET secret/metadata/app/db. That takes the permission
+`path "secret/metadata/app/db" { capabilities = ["read"] }` beside the other; without it, and of other engines, the
+values are read instead, as they are at each `interval`. Before that, a right to the values alone that is taken away is
+not noticed, nor a secret that was deleted with its metadata and written anew: it counts from 1 again.
+
 Vault: https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2, .../kv-v1, /vault/api-docs/auth/approle
 (kubernetes, jwt, userpass), /vault/api-docs/system/internal-ui-mounts; OpenBao: https://openbao.org/api-docs/
 """
@@ -104,6 +110,10 @@ LOOK_UP = "sys/internal/ui/mounts/"
 REFUSED_LOOK_UP = "preflight capability check"
 """In Vault's words for: this token may read nothing in that mount. Its other refusals hold for every mount."""
 RFC_3339 = r"[0-9T:.Z+-]{10,40}"
+NUMBER = "[1-9][0-9]{0,17}"
+"""Of a KV 2 version."""
+CLOCKS_APART_SECONDS_MAX = 300.0
+"""Between Vault, which deletes a version when its time is over, and this machine."""
 KV = frozenset({"kv1", "kv2"})
 
 
@@ -125,6 +135,11 @@ class Target(NamedTuple):
     def path(self) -> str:
         """In the API, below /v1/."""
         return self.mount.path + ("data/" if self.mount.engine == "kv2" else "") + self.rest
+
+    @property
+    def about(self) -> str:
+        """In the API, where a KV 2 tells of the secret without it."""
+        return f"{self.mount.path}metadata/{self.rest}"
 
 
 class VaultStore:
@@ -170,7 +185,7 @@ class VaultStore:
             if target.mount.engine != "kv2":
                 engine = "a KV version 1" if target.mount.engine == "kv1" else f"the {target.mount.engine}"
                 raise StoreError(f"{engine} engine has no versions", fix="take the version out of the reference")
-            if not re.fullmatch("[1-9][0-9]{0,17}", version):
+            if not re.fullmatch(NUMBER, version):
                 raise StoreError(
                     "the version is no whole number", why="KV version 2 counts from 1", fix="correct the version"
                 )
@@ -180,6 +195,25 @@ class VaultStore:
         if answer.status >= 400:
             raise self._fault(target, ref, version, answer)
         return self._record(target.mount, answer.body.get("data"))
+
+    def version_batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
+        """By secret, whichever of its versions; one more of all that has none, which costs no request."""
+        batches: dict[str | None, list[Wanted]] = {}
+        for each in wanted:
+            target = self._versioned(each.ref)
+            batches.setdefault(target and target.about, []).append(each)
+        return list(batches.values())
+
+    def versions(self, batch: Sequence[Wanted]) -> Sequence[str | None]:
+        target = self._versioned(batch[0].ref)
+        if target is None:
+            return [None] * len(batch)
+        answer = self._get(target.about)
+        # That the metadata may not be read says nothing of the secret; that nobody is known who asks does.
+        if (answer.status == 403 and is_unknown(answer)) or "missing client token" in answer.fault:
+            raise self._denied(target, answer)
+        data = answer.body.get("data") if answer.status == 200 else None
+        return [_told(data, each.version) for each in batch]
 
     def probe(self) -> None:
         answer = self._get("auth/token/lookup-self")
@@ -221,6 +255,15 @@ class VaultStore:
         whole = not self._path or (mount.engine == "kv2" and ref.startswith(f"{self._path}/data/"))
         rest = ref[len(mount.path) :] if whole else ref
         return Target(mount, rest.removeprefix("data/") if mount.engine == "kv2" else rest)
+
+    def _versioned(self, ref: str) -> Target | None:
+        """What the ref names, if that has versions."""
+        try:
+            ref = self._clean(ref)
+        except StoreError:
+            return None
+        target = self._target(ref)
+        return target if target.mount.engine == "kv2" and target.rest else None
 
     def _mount(self, ref: str) -> Mount:
         """The mount that a ref is in: one request for all that is in it."""
@@ -378,6 +421,32 @@ def _is_kv_2(fields: dict[str, Any]) -> bool:
     """Is this what a KV 2 engine gives for a secret?"""
     metadata = fields.get("metadata")
     return set(fields) == {"data", "metadata"} and isinstance(metadata, dict) and "created_time" in metadata
+
+
+def _told(about: Any, wanted: str | None) -> str | None:
+    """The version that a read would give, if the metadata leave no doubt of it."""
+    versions = about.get("versions") if isinstance(about, dict) else None
+    if not isinstance(versions, dict):
+        return None
+    number = str(about.get("current_version")) if wanted is None else wanted
+    found = versions.get(number)
+    if not re.fullmatch(NUMBER, number) or not isinstance(found, dict):
+        return None
+    return number if found.get("destroyed") is False and _lasts(found.get("deletion_time")) else None
+
+
+def _lasts(deletion_time: Any) -> bool:
+    """Will a version that Vault deletes at this time (RFC 3339; empty: never) be there for a while? No: perhaps not."""
+    if deletion_time == "":
+        return True
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        ends = datetime.fromisoformat(deletion_time)
+        return ends > datetime.now(UTC) + timedelta(seconds=CLOCKS_APART_SECONDS_MAX)
+    except (TypeError, ValueError):
+        # Without a zone it cannot be compared.
+        return False
 
 
 def _gone(answer: Answer) -> NotFound | None:
