@@ -4,6 +4,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 
 from secretweave import config as configs
+from secretweave.errors import Denied, NotFound, Unavailable
 from secretweave.flux import cluster
 from secretweave.flux.controller.queue import Key
 from secretweave.flux.controller.reconcile import Done
 from secretweave.flux.controller.run import Controller, Terms
+from secretweave.model import Record, SecretFields
+from secretweave.stores.base import Wanted
 from tests.flux_api import Memory
 
 WEB = Key("shop", "web")
@@ -125,6 +129,75 @@ def test_an_object_that_seemed_gone_has_its_turns_again(controller: Controller, 
     assert waiting(controller) == 0
     controller._saw_source("GitRepository", "MODIFIED", source("2"))
     assert waiting(controller) == 1
+
+
+def test_what_is_asked_for_by_hand_is_not_served_from_what_was_read_before(controller: Controller):
+    key, record = ("shop:", "a store", Wanted("db", None)), Record(SecretFields({}), "1")
+    other = ("bank:", *key[1:])
+    controller._saw("ADDED", woven())
+    for each in (key, other):
+        controller._shared.keep(each, record, 60, time.monotonic())
+    controller._saw("MODIFIED", woven())
+    assert controller._shared.find(key, 60) is record
+    asked = woven()
+    asked["metadata"]["annotations"] = {"reconcile.fluxcd.io/requestedAt": "now"}
+    controller._saw("MODIFIED", asked)
+    assert controller._shared.find(key, 60) is None
+    assert controller._shared.find(other, 60) is record
+    controller._shared.keep(key, record, 60, time.monotonic())
+    controller._saw("MODIFIED", asked)
+    assert controller._shared.find(key, 60) is record
+    controller._saw_mapping("ADDED", woven())
+    controller._saw_mapping("MODIFIED", asked)
+    assert controller._shared.find(key, 60) is None
+
+
+def test_that_there_are_no_mappings_is_told_once_for_each_reason(
+    controller: Controller, memory: Memory, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[str] = []
+    monkeypatch.setattr(controller, "_warn", told.append)
+    controller._look_for_mappings()
+    assert told == []
+    controller._terms = controller._terms._replace(secret_mappings=True)
+    errors = [NotFound("no such kind"), NotFound("no such kind"), Unavailable("away"), Denied("no")]
+
+    def listing(*_: Any, **_more: Any) -> Any:
+        if errors:
+            raise errors.pop(0)
+        return []
+
+    monkeypatch.setattr(memory, "list", listing)
+    for _ in range(6):
+        controller._look_for_mappings()
+    assert told == [
+        "no SecretMapping is looked after: the cluster has no such kind",
+        "no SecretMapping is looked after: the controller may not list them",
+        "SecretMappings are looked after",
+    ]
+
+
+def test_a_defect_is_in_the_objects_status_without_its_message(
+    controller: Controller, memory: Memory, monkeypatch: pytest.MonkeyPatch
+):
+    memory.create({**woven(), "metadata": {"name": "web", "namespace": "shop"}}, "secretweaves")
+    controller._begin()
+
+    def reconcile(_: Key) -> Done:
+        raise KeyError("hunter2")
+
+    monkeypatch.setattr(controller._reconciler, "reconcile", reconcile)
+    controller._saw("MODIFIED", {**woven(), "metadata": {**woven()["metadata"], "generation": 2}})
+    ends = time.monotonic() + 10
+    while not (status := memory.objects["secretweaves", "shop", "web"].get("status") or {}).get("conditions") or (
+        status["conditions"][0]["reason"] != "InternalError"
+    ):
+        assert time.monotonic() < ends, status
+        time.sleep(0.02)
+    controller._drain(controller._workers)
+    (ready,) = (each for each in status["conditions"] if each["type"] == "Ready")
+    assert ready["message"].startswith("the controller failed at it (KeyError), which is a defect of its own")
+    assert "hunter2" not in json.dumps(status)
 
 
 def test_a_worker_that_ended_is_told_to_who_can_start_the_controller_again(controller: Controller):

@@ -316,8 +316,14 @@ class TestKeys:
         data = base64.b64encode(f"# made by hand\n\n{identity}\n".encode()).decode()
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": "shop"}}
         memory.create({**secret, "data": {"team.agekey": data, "other": "eA=="}}, "secrets")
-        found = self.of(memory, keys={"secretRef": {"name": "mine"}, "age": ["age1other"]})
-        assert found.recipients == (found.newest, "age1other")
+        found = self.of(
+            memory,
+            keys={
+                "secretRef": {"name": "mine"},
+                "age": ["age1kc2kwjuqsgv3xtcyxs8q70ltyxvs66f96dln8704rp52wkvfmadq3f3aj2"],
+            },
+        )
+        assert found.recipients == (found.newest, "age1kc2kwjuqsgv3xtcyxs8q70ltyxvs66f96dln8704rp52wkvfmadq3f3aj2")
         assert found.due is None
 
     def test_a_secret_without_an_identity_is_told_without_its_text(self):
@@ -332,6 +338,15 @@ class TestKeys:
     def test_a_secret_that_is_not_there_is_told_with_what_names_it(self):
         with pytest.raises(ConfigError, match="there is no Secret mine"):
             self.of(Memory(), keys={"secretRef": {"name": "mine"}})
+
+    def test_a_further_recipient_that_is_mistyped_is_named(self):
+        memory = Memory()
+        good = "age1kc2kwjuqsgv3xtcyxs8q70ltyxvs66f96dln8704rp52wkvfmadq3f3aj2"
+        plugins = "age1yubikey1qwerty"
+        assert self.of(memory, keys={"age": [good, plugins]}).recipients[1:] == (good, plugins)
+        with pytest.raises(ConfigError) as caught:
+            self.of(memory, keys={"age": [good, good.replace("kc2k", "kc2c")]})
+        assert caught.value.what == "spec.keys.age[1] is no age recipient"
 
     def test_the_digest_key_is_made_once(self):
         memory = Memory()
@@ -410,7 +425,10 @@ class TestLease:
         held.hold(stop, lost.set)
         assert lost.is_set()
 
-    def test_a_refusal_is_told(self):
+    def test_a_refusal_is_told(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(lease, "RETRY_SECONDS", 0.01)
+        monkeypatch.setattr(lease, "DENIED_SECONDS", 0.0)
+
         class Refusing(Memory):
             def get(self, *_: Any) -> dict[str, Any]:
                 raise Denied("no")

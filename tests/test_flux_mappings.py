@@ -67,7 +67,7 @@ class Cluster:
 
 
 def mappings(cluster: Cluster, warnings: list[str]) -> Mappings:
-    def outside(_namespace: str) -> Outside:
+    def outside(_namespace: str, _names: str) -> Outside:
         return Outside({}, time.monotonic() + 10, warnings.append)
 
     return Mappings(cast("Api", cluster), Config, outside, warnings.append)

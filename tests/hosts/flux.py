@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from tests.hosts.cluster import free_ports, start, stop
+from tests.hosts.cluster import free_ports, start, stop, wait_until_ready
 from tests.hosts.programs import Kubectl, absent, need
 
 Object = dict[str, Any]
@@ -43,6 +43,7 @@ PLURALS = {
     "ExternalArtifact": (SOURCE, "externalartifacts"),
     "GitRepository": (SOURCE, "gitrepositories"),
     "OCIRepository": (SOURCE, "ocirepositories"),
+    "Bucket": (SOURCE, "buckets"),
     "Secret": ("v1", "secrets"),
     "ConfigMap": ("v1", "configmaps"),
     "Namespace": ("v1", "namespaces"),
@@ -187,6 +188,42 @@ def is_ready(obj: Object) -> bool:
     return ready.get("status") == "True" and seen[1] in {None, seen[0]}
 
 
+class ApiServer:
+    """The process of a cluster's API server, found by what it was started with: it can be away for a while."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._address = Cluster(kubeconfig).address
+        self._log = kubeconfig.parent / "kube-apiserver-again.log"
+        port = f"--secure-port={self._address.rpartition(':')[2]}"
+        ((self._pid, self._command),) = ((pid, words) for pid, words in _processes() if port in words)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """It is killed, and afterwards started again with the same etcd and at the same port."""
+        os.kill(self._pid, signal.SIGKILL)
+        if self._process:
+            self._process.wait()
+        try:
+            yield
+        finally:
+            self._process = start(self._command, self._log)
+            self._pid = self._process.pid
+            wait_until_ready(self._address, self._process, self._log)
+
+    def end(self) -> None:
+        """The one that was started here: the other one ends with its cluster."""
+        if self._process and self._process.poll() is None:
+            stop(self._process)
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    """(number, command line) of each that runs."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield int(path.parent.name), path.read_text(errors="replace").split("\0")[:-1]
+
+
 def archive(files: Mapping[str, str | bytes]) -> bytes:
     """A .tar.gz as source-controller writes one, the same for the same files."""
     data = io.BytesIO()
@@ -249,11 +286,26 @@ class Artifacts:
         return status
 
 
+class _Quiet(BaseHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing on the tests' stderr."""
+
+
+@contextmanager
+def _serving(handler: type[_Quiet]) -> Iterator[str]:
+    """The address of a server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 @contextmanager
 def artifacts(cluster: Cluster) -> Iterator[Artifacts]:
     found = Artifacts(cluster)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(_Quiet):
         def do_GET(self) -> None:
             found.asked.append(self.path)
             data = found.served.get(self.path)
@@ -264,15 +316,8 @@ def artifacts(cluster: Cluster) -> Iterator[Artifacts]:
             with contextlib.suppress(OSError):
                 self.wfile.write(data or b"")
 
-        def log_message(self, *arguments: Any) -> None:
-            """Nothing on the tests' stderr."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    with _serving(Handler) as found.url:
         yield found
-        server.shutdown()
 
 
 def install_crds(kubeconfig: Path, *files: Path) -> None:
@@ -394,6 +439,8 @@ class Weaver:
         self.cluster = cluster
         self._controller = Controller(self.log, f"http://127.0.0.1:{health}", folder)
         self._process: subprocess.Popen[bytes] | None = None
+        self.pod = ""
+        """The name of its Pod, where it has one: one that is started again in it goes on with its Lease."""
         self.config = folder / "controller.yaml"
         self.config.write_text(f"""\
 {stores}
@@ -434,7 +481,7 @@ spec:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                env=self._environ,
+                env=self._environ | ({"POD_NAME": self.pod} if self.pod else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -442,7 +489,19 @@ spec:
                 start_new_session=True,
             )
         if ready:
-            wait_until_healthy(self._controller, "/readyz", self.lives)
+            self.until_ready()
+
+    def until_ready(self) -> None:
+        wait_until_healthy(self._controller, "/readyz", self.lives)
+
+    def is_ready(self) -> bool:
+        return self.answers("/readyz")
+
+    def answers(self, probe: str) -> bool:
+        """Well, by the HTTP status."""
+        with contextlib.suppress(OSError), urllib.request.urlopen(self._controller.health + probe, timeout=5):
+            return True
+        return False
 
     def lives(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -463,7 +522,34 @@ spec:
         """As Kubernetes does. Gives the exit code."""
         assert self._process is not None
         self._process.terminate()
+        return self.ended()
+
+    def ended(self) -> int:
+        """The exit code, once it has ended by itself."""
+        assert self._process is not None
         return self._process.wait(30)
+
+    @contextmanager
+    def plaintext_allowed(self) -> Iterator[None]:
+        """It takes the configuration up by itself."""
+        text = self.config.read_text()
+        self.config.write_text(text.replace("  flux:\n", "  flux:\n    allowPlaintext: true\n"))
+        try:
+            yield
+        finally:
+            self.config.write_text(text)
+
+    def file(self, namespace: str, name: str, digest: str) -> Path:
+        """Where an archive of its lies."""
+        return self.volume / namespace / name / f"{digest.removeprefix('sha256:')}.tar.gz"
+
+    def aged(self, namespace: str, name: str) -> list[Path]:
+        """The files of an object, as if they had been written ten minutes earlier, the first of them first."""
+        found = sorted((self.volume / namespace / name).iterdir(), key=lambda path: path.stat().st_mtime)
+        for path in found:
+            written = path.stat().st_mtime - 600
+            os.utime(path, (written, written))
+        return found
 
     def lines(self, event: str) -> list[Object]:
         """Of its logs."""
@@ -601,7 +687,7 @@ class Git:
 def git(folder: Path) -> Iterator[Git]:
     found = Git(folder)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(_Quiet):
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
@@ -622,15 +708,8 @@ def git(folder: Path) -> Iterator[Git]:
 
         do_GET = do_POST = answer  # noqa: N815 - the library's names
 
-        def log_message(self, *arguments: Any) -> None:
-            """Nothing on the tests' stderr."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    with _serving(Handler) as found.url:
         yield found
-        server.shutdown()
 
 
 def _chunks(file: BufferedIOBase) -> Iterator[bytes]:

@@ -370,6 +370,7 @@ def test_a_path_out_of_the_source(place: Place, path: str):
     fault = place.refused(path)
     assert isinstance(fault, PolicyError)
     assert str(fault.where) == "spec.path"
+    assert fault.fix == ("take it out" if "\0" in path else "name a folder of the source")
 
 
 def test_a_link_out_of_the_source(place: Place):

@@ -4,20 +4,25 @@ What kustomize-controller makes of its artifacts is in test_flux_e2e.py; the cas
 test_flux_controller_reconcile.py.
 """
 
-import hashlib
 import json
-import tarfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.hosts.flux import NAMESPACE, Artifacts, Cluster, Weaver, artifacts, condition, install_crds, secretweave
+from tests.hosts.flux import (
+    NAMESPACE,
+    Artifacts,
+    Cluster,
+    Weaver,
+    artifacts,
+    condition,
+    fetched,
+    install_crds,
+    secretweave,
+)
 from tests.hosts.flux import weaver as start_weaver
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,13 +57,7 @@ class World(NamedTuple):
     def fetched(self, namespace: str, name: str) -> dict[str, bytes]:
         """What the ExternalArtifact points to."""
         artifact = self.cluster.get("ExternalArtifact", namespace, name)["status"]["artifact"]
-        with urllib.request.urlopen(artifact["url"], timeout=10) as answer:
-            data = answer.read()
-        assert f"sha256:{hashlib.sha256(data).hexdigest()}" == artifact["digest"]
-        assert len(data) == artifact["size"]
-        with tarfile.open(fileobj=BytesIO(data)) as tar:
-            files = {each.name: tar.extractfile(each) for each in tar.getmembers()}
-            return {key: file.read() for key, file in files.items() if file}
+        return fetched(artifact).files
 
 
 @pytest.fixture(scope="module")
@@ -235,14 +234,13 @@ def test_a_second_replica_waits_and_takes_over(world: World, tmp_path: Path):
     other = world.weaver.replica(tmp_path)
     other.start(ready=False)
     try:
-        health = other._controller.health  # noqa: SLF001 - it is the helper's own class
-        until(lambda: status_of(f"{health}/healthz") == 200)
+        until(lambda: other.answers("/healthz"))
         time.sleep(1)
-        assert status_of(f"{health}/readyz") == 503
+        assert not other.is_ready()
         # SIGTERM: it ends by itself, in order, and lets the next one begin at once.
         assert world.weaver.stop() == 0
         assert world.weaver.lines("end")
-        until(lambda: status_of(f"{health}/readyz") == 200)
+        until(other.is_ready)
         world.publish(namespace, {"secret.yaml": SECRET})
         secretweave(cluster, namespace, "web")
         cluster.until_ready("SecretWeave", namespace, "web")
@@ -250,9 +248,7 @@ def test_a_second_replica_waits_and_takes_over(world: World, tmp_path: Path):
         lease = cluster.get("Lease", NAMESPACE, "secretweave")
         assert lease["spec"]["leaseTransitions"] >= 1
         cluster.patch("Lease", NAMESPACE, "secretweave", {"spec": {"holderIdentity": "somebody"}})
-        until(lambda: not other.lives())
-        assert other._process is not None  # noqa: SLF001 - as above
-        assert other._process.returncode == 75  # noqa: SLF001 - as above
+        assert other.ended() == 75
         assert other.lines("lease lost")
     finally:
         if other.lives():
@@ -285,11 +281,9 @@ def test_a_changed_configuration_is_taken_up(world: World):
     secretweave(cluster, namespace, "web", refresh="10m", output="secret")
     cluster.until_not_ready("SecretWeave", namespace, "web", reason="AccessDenied")
     assert condition(cluster.get("SecretWeave", namespace, "web"), "Stalled")["status"] == "True"
-    text = world.weaver.config.read_text()
-    world.weaver.config.write_text(text.replace("  flux:\n", "  flux:\n    allowPlaintext: true\n"))
-    cluster.until_ready("SecretWeave", namespace, "web")
-    assert VALUE.encode() in world.fetched(namespace, "web")["secret_db.yaml"]
-    world.weaver.config.write_text(text)
+    with world.weaver.plaintext_allowed():
+        cluster.until_ready("SecretWeave", namespace, "web")
+        assert VALUE.encode() in world.fetched(namespace, "web")["secret_db.yaml"]
     cluster.until_not_ready("SecretWeave", namespace, "web", reason="AccessDenied")
 
 
@@ -306,13 +300,3 @@ def until(what: Any, seconds: float = 30) -> None:
     while not what():
         assert time.monotonic() < ends, "it did not come"
         time.sleep(0.1)
-
-
-def status_of(url: str) -> int:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0

@@ -22,6 +22,7 @@ from secretweave import config as configs
 from secretweave.errors import Denied
 from secretweave.flux import unpack
 from secretweave.flux.controller import keys
+from secretweave.flux.controller.polling import Polling
 from secretweave.flux.controller.published import Published
 from secretweave.flux.controller.queue import Key
 from secretweave.flux.controller.reconcile import Done, Parts, Reconciler
@@ -107,6 +108,8 @@ class World:
         self.memory = Memory()
         self.lines: list[dict[str, Any]] = []
         self.settings: dict[str, Any] = {}
+        self.store: dict[str, Any] = {"file": {"path": "secrets.json"}}
+        self.environ = {"PATH": os.environ["PATH"]}
         self.values({"db": {"password": "hunter2-hunter2"}})
         self.published = Published(str(folder / "data"), "http://secretweave.flux-system.svc")
         self.watch = Watch(lambda line: self.lines.append(json.loads(line)), Metrics())
@@ -115,15 +118,17 @@ class World:
         self.weave()
 
     def restart(self) -> None:
+        kept, self.shared = Kept(self.watch, 10, 60), Shared(self.watch)
         parts = Parts(
             self.memory.api,
             self.config,
             self.published,
             keys.digest_key(self.memory.api, "flux-system"),
-            Kept(self.watch, 10, 60),
-            Shared(self.watch),
+            kept,
+            self.shared,
+            Polling(kept, self.shared),
             self.watch,
-            {"PATH": os.environ["PATH"]},
+            self.environ,
         )
         self.reconciler = Reconciler(parts)
 
@@ -135,7 +140,7 @@ class World:
     def config(self) -> configs.Config:
         path = self.folder / "config.json"
         head = {"apiVersion": "humanitec.io/v1alpha1", "kind": "SecretStore", "metadata": {"name": "main"}}
-        store = {**head, "spec": {"file": {"path": "secrets.json"}}}
+        store = {**head, "spec": self.store}
         flux = {"kustomize": {"program": str(need("kustomize"))}, **self.settings.get("flux", {})}
         spec = {
             "apiVersion": "secretweave.dev/v1alpha1",
@@ -154,11 +159,11 @@ class World:
             "", "gitrepositories", metadata["namespace"], "web", {"artifact": self.upstream.artifact(files, revision)}
         )
 
-    def weave(self, **spec: Any) -> None:
+    def weave(self, name: str = "web", **spec: Any) -> None:
         ref = {"kind": "GitRepository", "name": "web"}
         whole = {"sourceRef": ref, "path": "./deploy", "interval": "10m", "refreshInterval": "1m", **spec}
         head = {"apiVersion": "flux.secretweave.dev/v1alpha1", "kind": "SecretWeave"}
-        obj = {**head, "metadata": {"name": "web", "namespace": "shop"}, "spec": whole}
+        obj = {**head, "metadata": {"name": name, "namespace": "shop"}, "spec": whole}
         self.memory.apply(obj, "secretweaves", manager="secretweave", force=True)
 
     def run(self) -> Done:
@@ -595,13 +600,11 @@ class Lent(NamedTuple):
 
 
 class TestSharing:
-    def lent(
-        self, shared: Shared, identity: tuple[str, str], store: type[Counting] = Counting, *, fresh: bool = False
-    ) -> Lent:
+    def lent(self, shared: Shared, identity: tuple[str, str], store: type[Counting] = Counting) -> Lent:
         log: list[str] = []
         inner = Keeping(lambda _config, _context: store(log), lambda _text: None)
         asker = Asker(":".join(identity), "web")
-        return Lent(shared.over(inner, asker, 5, frozenset({"vault"}), fresh=fresh), log)
+        return Lent(shared.over(inner, asker, 5, frozenset({"vault"})), log)
 
     def opened(self, keeping: Keeping, settings: str = "a") -> Store:
         config = StoreConfig("vault", None, "vault", settings, False)
@@ -623,11 +626,15 @@ class TestSharing:
 
     def test_who_asks_by_hand_reads_anew_and_others_have_the_use_of_it(self, world: World):
         shared = Shared(world.watch)
-        first, third = (self.lent(shared, ("shop", "")) for _ in range(2))
-        second = self.lent(shared, ("shop", ""), fresh=True)
-        for each in (first, second, third):
+        first, second, third = (self.lent(shared, ("shop", "")) for _ in range(3))
+        other, another = (self.lent(shared, ("bank", "")) for _ in range(2))
+        for each in (first, other):
+            self.opened(each.keeping).fetch("db", None)
+        shared.renew("shop")
+        for each in (second, third, another):
             self.opened(each.keeping).fetch("db", None)
         assert (first.log, second.log, third.log) == (["db"], ["db"], [])
+        assert (other.log, another.log) == (["db"], [])
 
     def test_a_batch_asks_for_the_rest(self, world: World):
         shared = Shared(world.watch)
@@ -645,7 +652,7 @@ class TestSharing:
         now = time.monotonic()
         monkeypatch.setattr(time, "monotonic", lambda: now + 6)
         shared.tidy()
-        assert not shared._held  # noqa: SLF001 - memory is what it is about
+        assert not shared._records  # noqa: SLF001 - memory is what it is about
         self.opened(lent.keeping).fetch("db", None)
         assert lent.log == ["db", "db"]
 

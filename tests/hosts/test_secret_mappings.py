@@ -99,7 +99,7 @@ class Shop:
     def config(self) -> configs.Config:
         return configs.load(str(self.folder / "config.yaml"), {})
 
-    def outside(self, namespace: str) -> Outside:
+    def outside(self, namespace: str, _names: str) -> Outside:
         assert namespace == self.namespace
         return Outside({}, time.monotonic() + 20, self.warnings.append)
 

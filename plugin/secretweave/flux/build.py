@@ -64,7 +64,7 @@ def built(
     """
     root = os.path.realpath(root)
     # An absolute path starts at the root of the source, as in Flux.
-    folder = tree.inside(os.path.join(root, path.lstrip("/")), root, "spec.path")
+    folder = tree.inside(os.path.join(root, path.lstrip("/")), root, "spec.path", "name a folder of the source")
     if not os.path.isdir(folder):
         raise InputError(
             "the source has no such folder", where=Where(field="spec.path"), fix="correct spec.path, or the source"

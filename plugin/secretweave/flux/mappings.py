@@ -65,12 +65,14 @@ class Mappings:
         self,
         api: "Api",
         config: Callable[[], Config],
-        outside: Callable[[str], Outside],
+        outside: Callable[[str, str], Outside],
         warn: Callable[[str], None],
         *,
         refresh_seconds: float = REFRESH_SECONDS,
     ) -> None:
-        """*config*: the present one; *outside*: what a run for a namespace, its identity, meets; *warn*: the log."""
+        """*config*: the present one; *outside*: what a run meets, for a namespace, its identity, and the names of
+        mappings; *warn*: the log.
+        """
         self._api = api
         self._config = config
         self._outside = outside
@@ -193,10 +195,12 @@ class Mappings:
     def _woven(self, namespace: str, feeding: list[dict[str, Any]]) -> dict[str, Any]:
         """The Secret that the mappings describe together, its values in it."""
         config = stores.configured(self._api, self._config(), namespace)
-        sources = [(f"{KIND} {namespace}/{_meta(each)['name']}", io.BytesIO(yaml(_document(each)))) for each in feeding]
+        # A fault's place names the object itself.
+        sources = [("the cluster", io.BytesIO(yaml(_document(each)))) for each in feeding]
         run = pipeline.Run(output="secret", namespace=namespace, identity=namespace, destination=namespace)
         out = io.BytesIO()
-        pipeline.weave(sources, out, config, run, self._outside(namespace))
+        names = ", ".join(_meta(each)["name"] for each in feeding)
+        pipeline.weave(sources, out, config, run, self._outside(namespace, names))
         # JSON goes in, and so JSON comes out.
         secret: dict[str, Any] = json.loads(out.getvalue())
         return secret

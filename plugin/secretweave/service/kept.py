@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from secretweave import stores
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.fetching import slow
-from secretweave.model import Record, StoreConfig
+from secretweave.model import Record, SecretFields, StoreConfig
 from secretweave.outputs import Keeping
 from secretweave.service.watch import Asker, Watch
-from secretweave.stores.base import BatchStore, CallLimits, Context, Outcome, Store, Wanted
+from secretweave.stores.base import BatchStore, CallLimits, Context, Outcome, Store, VersionedStore, Wanted
 
 if TYPE_CHECKING:
     from secretweave.config import Config
@@ -44,6 +44,8 @@ CLOSING_SECONDS_MAX = 3.0
 """At the service's end, for all clients together."""
 SLACK_SECONDS = 1.0
 """A call is held to hang when it has taken so much more than its limit."""
+
+NO_VALUE = SecretFields({})
 
 T = TypeVar("T")
 
@@ -88,7 +90,7 @@ class _Client:
         self.failures = 0
         self.calls: dict[object, float] = {}
         """When each call under way began."""
-        self.flights: dict[Wanted, _Flight] = {}
+        self.flights: dict[tuple[Ask, Wanted], _Flight] = {}
         self.room = threading.BoundedSemaphore(store.concurrency)
         """So many calls at a time, whatever the number of requests: it has as many connections."""
         self.dropped = False
@@ -131,23 +133,43 @@ class Kept:
 
     def keeping(self, asker: Asker, config: "Config") -> Keeping:
         """For one run on behalf of *asker*; *config* is the service's."""
+        borrow = self._borrowing(asker, config)
+
+        def opened(store: StoreConfig, context: Context) -> Store:
+            told = self._watch.reading(asker, store.id, _called(store, config))
+            if stores.is_local(store.type):
+                return _lent(_Local(stores.open_store(store, context)), told)
+            return _lent(borrow(store, context), told)
+
+        return Keeping(opened, lambda text: self._watch.note("warning", text=text))
+
+    def telling_versions(self, asker: Asker, config: "Config") -> Callable[[StoreConfig, Context], Store]:
+        """Opens a remote store that is asked for versions: its records have no value, and no log tells of them.
+
+        Raises StoreError: it cannot be opened, or tells none.
+        """
+        borrow = self._borrowing(asker, config)
+
+        def opened(store: StoreConfig, context: Context) -> Store:
+            loan = borrow(store, context)
+            if not loan.is_versioned:
+                loan.close()
+                raise _untold()
+            return _Versions(loan)
+
+        return opened
+
+    def _borrowing(self, asker: Asker, config: "Config") -> "Callable[[StoreConfig, Context], _Loan]":
         settings = config.settings
         # What a client depends on beside its own settings: where its credentials lie, what its errors may tell.
         common = frozen(
             (asker.identity, settings.credentials, settings.operator_namespace, settings.report, settings.limits)
         )
 
-        known = {store.id for store in config.stores}
+        def borrow(store: StoreConfig, context: Context) -> _Loan:
+            return self._borrow((common, frozen(store)), asker.identity, _called(store, config), store, context)
 
-        def opened(store: StoreConfig, context: Context) -> Store:
-            name = store.id if store.id in known else IN_STREAM
-            told = self._watch.reading(asker, store.id, name)
-            if stores.is_local(store.type):
-                return _lent(_Local(stores.open_store(store, context)), told)
-            key = (common, frozen(store))
-            return _lent(self._borrow(key, asker.identity, name, store, context), told)
-
-        return Keeping(opened, lambda text: self._watch.note("warning", text=text))
+        return borrow
 
     def resize(self, most: int, idle_seconds: float) -> None:
         with self._lock:
@@ -316,35 +338,38 @@ class Kept:
             self._well(client)
         return result
 
-    def share(self, loan: "_Loan", client: _Client, batch: Sequence[Wanted]) -> list[Outcome]:
+    def share(self, loan: "_Loan", client: _Client, batch: Sequence[Wanted], ask: "Ask") -> list[Outcome]:
         """What each of a batch gave, in its order; what another thread is asking for already is waited for."""
         with self._lock:
             now = time.monotonic()
             flights: dict[Wanted, _Flight] = {}
             mine: list[Wanted] = []
             for each in batch:
-                flight = client.flights.get(each)
+                flight = client.flights.get((ask, each))
                 if flight is None or now > flight.begun + client.limits.seconds + SLACK_SECONDS:
-                    flight = client.flights[each] = _Flight()
+                    flight = client.flights[ask, each] = _Flight()
                     mine.append(each)
                 flights[each] = flight
         if mine:
-            self._fly(loan, client, mine, flights)
-        for _ in range(len(batch) - len(mine)):
-            self._watch.shared(client.slot.name)
+            self._fly(loan, client, mine, flights, ask)
+        if ask is _read:
+            for _ in range(len(batch) - len(mine)):
+                self._watch.shared(client.slot.name)
         return [self._landed(client, flights[each]) for each in batch]
 
-    def _fly(self, loan: "_Loan", client: _Client, mine: list[Wanted], flights: Mapping[Wanted, _Flight]) -> None:
+    def _fly(
+        self, loan: "_Loan", client: _Client, mine: list[Wanted], flights: Mapping[Wanted, _Flight], ask: "Ask"
+    ) -> None:
         outcomes: Sequence[Outcome | BaseException] = [_crashed()] * len(mine)
         try:
-            outcomes = self.call(loan, client, lambda: _ask(client.store, mine))
+            outcomes = self.call(loan, client, lambda: ask(client.store, mine))
         except StoreError as error:
             outcomes = [error] * len(mine)
         finally:
             with self._lock:
                 for each in mine:
-                    if client.flights.get(each) is flights[each]:
-                        del client.flights[each]
+                    if client.flights.get((ask, each)) is flights[each]:
+                        del client.flights[ask, each]
             for each, outcome in zip(mine, outcomes, strict=True):
                 flights[each].land(outcome)
         # One of a batch may be refused while the others are had.
@@ -476,8 +501,19 @@ class _Loan:
         store: BatchStore = self._mine.store  # type: ignore[assignment]  # `batching` says so
         return self._kept.call(self, self._mine, lambda: store.batches(wanted), asks=False)
 
+    @property
+    def is_versioned(self) -> bool:
+        return hasattr(self._mine.store, "versions")
+
+    def version_batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
+        store: VersionedStore = self._mine.store  # type: ignore[assignment]  # `is_versioned` says so
+        return self._kept.call(self, self._mine, lambda: store.version_batches(wanted), asks=False)
+
     def ask(self, batch: Sequence[Wanted]) -> Sequence[Outcome]:
-        return self._kept.share(self, self._mine, batch)
+        return self._kept.share(self, self._mine, batch, _read)
+
+    def ask_versions(self, batch: Sequence[Wanted]) -> Sequence[Outcome]:
+        return self._kept.share(self, self._mine, batch, _read_versions)
 
     def close(self) -> None:
         client, self.client = self.client, None
@@ -498,7 +534,7 @@ class _Local:
         return store.batches(wanted)
 
     def ask(self, batch: Sequence[Wanted]) -> Sequence[Outcome]:
-        return _ask(self._store, batch)
+        return _read(self._store, batch)
 
     def close(self) -> None:
         self._store.close()
@@ -548,11 +584,51 @@ def _lent(of: _Loan | _Local, told: Told) -> Store:
     return _LentBatching(of, told) if of.batching else _Lent(of, told)
 
 
-def _ask(store: Store, batch: Sequence[Wanted]) -> Sequence[Outcome]:
+class _Versions:
+    """A store that is asked for versions in the place of records."""
+
+    def __init__(self, of: _Loan) -> None:
+        self._of = of
+        self.concurrency = of.concurrency
+
+    def fetch(self, ref: str, version: str | None) -> Record:
+        (outcome,) = self.fetch_batch([Wanted(ref, version)])
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
+
+    def batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
+        return self._of.version_batches(wanted)
+
+    def fetch_batch(self, batch: Sequence[Wanted]) -> Sequence[Outcome]:
+        return self._of.ask_versions(batch)
+
+    def close(self) -> None:
+        self._of.close()
+
+
+Ask = Callable[[Store, Sequence[Wanted]], Sequence[Outcome]]
+
+
+def _read(store: Store, batch: Sequence[Wanted]) -> Sequence[Outcome]:
     if len(batch) == 1:
         return [store.fetch(*batch[0])]
     batching: BatchStore = store  # type: ignore[assignment]  # it made the batch
     return batching.fetch_batch(batch)
+
+
+def _read_versions(store: Store, batch: Sequence[Wanted]) -> Sequence[Outcome]:
+    versioned: VersionedStore = store  # type: ignore[assignment]  # it made the batch
+    return [_untold() if version is None else Record(NO_VALUE, version) for version in versioned.versions(batch)]
+
+
+def _untold() -> NotFound:
+    return NotFound("only a read can tell its version")
+
+
+def _called(store: StoreConfig, config: "Config") -> str:
+    """As the metrics call it."""
+    return store.id if any(store.id == each.id for each in config.stores) else IN_STREAM
 
 
 def frozen(value: Any) -> object:

@@ -31,7 +31,10 @@ def holds(root: str, path: str) -> bool:
     return path == root or path.startswith(root.rstrip("/") + "/")
 
 
-def inside(path: str, root: str, field: str) -> str:
+FIX = "name a file of the repository, relative to the app's folder"
+
+
+def inside(path: str, root: str, field: str, fix: str = FIX) -> str:
     """A chosen path without symbolic links; *field*: what chose it. Raises PolicyError: it is not in the root."""
     if "\0" in path:
         raise PolicyError("a path holds a NUL character", where=Where(field=field), fix="take it out")
@@ -41,7 +44,7 @@ def inside(path: str, root: str, field: str) -> str:
             "a path leads out of the repository",
             where=Where(field=field),
             why="nothing outside of the repository may be read: it belongs to others",
-            fix="name a file of the repository, relative to the app's folder",
+            fix=fix,
         )
     return real
 

@@ -63,6 +63,7 @@ def digest_key(api: "Api", namespace: str) -> bytes:
 def of(api: "Api", obj: Mapping[str, Any], spec: Spec) -> Keys:
     """The keys of an object; makes and rotates those that are ours. Raises ConfigError, Denied, another StoreError."""
     namespace = obj["metadata"]["namespace"]
+    _check_recipients(spec.recipients)
     if spec.key_secret:
         try:
             given = api.get("v1", "secrets", namespace, spec.key_secret)
@@ -164,11 +165,27 @@ def _identities(data: bytes) -> list[str]:
 
 def _recipient(identity: str) -> str:
     """Raises ConfigError."""
-    x25519, identity_error = _age()
+    pyrage = _pyrage()
     try:
-        return str(x25519.Identity.from_str(identity).to_public())
-    except identity_error:
+        return str(pyrage.x25519.Identity.from_str(identity).to_public())
+    except pyrage.IdentityError:
         raise _no_identity() from None
+
+
+def _check_recipients(recipients: tuple[str, ...]) -> None:
+    """Raises ConfigError. One of a plugin of age's (`age1NAME1...`) is for SOPS to judge."""
+    pyrage = _pyrage()
+    for number, each in enumerate(recipients):
+        if each.count("1") > 1 and each.startswith("age1"):
+            continue
+        try:
+            pyrage.x25519.Recipient.from_str(each)
+        except pyrage.RecipientError:
+            raise ConfigError(
+                f"spec.keys.age[{number}] is no age recipient",
+                why="it is cut short or mistyped: its checksum is wrong",
+                fix="copy the line `age1...` that `age-keygen` prints as the public key",
+            ) from None
 
 
 def _no_identity() -> ConfigError:
@@ -180,16 +197,16 @@ def _no_identity() -> ConfigError:
 
 
 def _new() -> str:
-    return str(_age()[0].Identity.generate())
+    return str(_pyrage().x25519.Identity.generate())
 
 
-def _age() -> tuple[Any, Any]:
+def _pyrage() -> Any:
     """Raises ConfigError."""
     try:
         import pyrage  # type: ignore[import-untyped]  # a C extension without stubs
     except ImportError:
         raise ConfigError("pyrage is not installed", fix="install secretweave[flux]") from None
-    return pyrage.x25519, pyrage.IdentityError
+    return pyrage
 
 
 def _unique(each: list[str]) -> tuple[str, ...]:

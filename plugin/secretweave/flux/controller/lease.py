@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from secretweave.errors import NotFound, StoreError, Unavailable
+from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.flux.cluster import Conflict
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ LEASE_SECONDS = 15
 GIVE_UP_SECONDS = 10.0
 """Who could not renew for so long is no longer the one."""
 RETRY_SECONDS = 2.0
+DENIED_SECONDS = 30.0
+"""An API server that has just begun knows no roles yet, and denies everything for some seconds."""
 CALL_SECONDS = 2.0
 """The most that a call may take of the Api that is given here: two failed renewals then end before others take over."""
 
@@ -43,14 +45,24 @@ class Lease:
         self.renewed = 0.0
 
     def acquire(self, stop: "threading.Event") -> bool:
-        """Waits until it is this one's; False: *stop* came first. Raises StoreError: it may not be had at all."""
+        """Waits until it is this one's; False: *stop* came first. Raises StoreError: it may not be had at all; Denied:
+        not for half a minute.
+        """
+        denied: float | None = None
         while not stop.is_set():
             begun = time.monotonic()
-            # Another was faster, or the API server is away: that passes.
-            with suppress(Conflict, Unavailable):
+            try:
                 if self._attempt():
                     self.renewed = begun
                     return True
+                denied = None
+            except (Conflict, Unavailable):
+                # Another was faster, or the API server is away: that passes.
+                denied = None
+            except Denied:
+                denied = begun if denied is None else denied
+                if begun - denied > DENIED_SECONDS:
+                    raise
             stop.wait(RETRY_SECONDS)
         return False
 

@@ -51,6 +51,8 @@ class Published:
         """*url*: of the server, as others reach it. Raises ConfigError: the folder cannot be written to."""
         self._folder = folder
         self._url = url.rstrip("/")
+        self._current: dict[Key, str] = {}
+        """What was published last of each object, since the start."""
         try:
             os.makedirs(folder, exist_ok=True)
             probe = os.path.join(folder, f"{UNFINISHED}{os.getpid()}")
@@ -119,19 +121,19 @@ class Published:
 
     def tidy(self, key: Key, current: str) -> None:
         """Removes what was replaced long ago; *current*: the digest that is published."""
-        folder = os.path.join(self._folder, key.namespace, key.name)
-        now, replaced_at = time.time(), time.time()
-        old = []
-        for modified, name in sorted(_files(folder), reverse=True):
-            if name == f"{current.removeprefix('sha256:')}.tar.gz":
-                replaced_at = min(replaced_at, modified)
-                continue
-            old.append((replaced_at, name))
-            replaced_at = min(replaced_at, modified)
-        for number, (since, name) in enumerate(old):
-            if number >= KEPT_MOST or now - since > KEPT_SECONDS:
-                with suppress(OSError):
-                    os.unlink(os.path.join(folder, name))
+        self._current[key] = current
+        self._tidy(key, current)
+
+    def expire(self, known: Iterable[Key]) -> None:
+        """Removes what was replaced since: an object may not have another turn for hours, and its archive may be
+        plaintext.
+        """
+        alive = set(known)
+        for key, current in list(self._current.items()):
+            if key in alive:
+                self._tidy(key, current)
+            else:
+                self._current.pop(key, None)
 
     def sweep(self, known: Iterable[Key]) -> None:
         """Removes what belongs to no object any more, and what a crash has left; at a time when nothing is written."""
@@ -169,6 +171,21 @@ class Published:
             file.close()
             return Answer(304, headers=about)
         return Answer(200, file, os.fstat(handle).st_size, about)
+
+    def _tidy(self, key: Key, current: str) -> None:
+        folder = os.path.join(self._folder, key.namespace, key.name)
+        now, replaced_at = time.time(), time.time()
+        old = []
+        for modified, name in sorted(_files(folder), reverse=True):
+            if name == f"{current.removeprefix('sha256:')}.tar.gz":
+                replaced_at = min(replaced_at, modified)
+                continue
+            old.append((replaced_at, name))
+            replaced_at = min(replaced_at, modified)
+        for number, (since, name) in enumerate(old):
+            if number >= KEPT_MOST or now - since > KEPT_SECONDS:
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
 
     def _archive(self, key: Key, digest: str, size: int) -> Archive:
         path = f"{PREFIX}/{key.namespace}/{key.name}/{digest.removeprefix('sha256:')}.tar.gz"

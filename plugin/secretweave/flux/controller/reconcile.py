@@ -4,8 +4,9 @@ What is published changes only when it is whole: the archive is on the volume be
 and what goes wrong before leaves the last good one where it is. Ciphertext of what is unchanged is that of the last
 archive (Sealing), so that an unchanged run gives the same archive, and an equal archive is not published again.
 
-The rendered stream of a source is kept in memory until the source, the spec or the interval says otherwise: between two
-intervals only the stores are asked. It holds references, no values.
+Between two intervals, while neither source nor spec nor configuration is another one, the stores alone are asked, and
+for versions alone where they can tell them (polling.py): values are read when one is another. The rendered stream is
+kept in memory meanwhile. It holds references, no values.
 """
 
 import io
@@ -31,9 +32,12 @@ from secretweave.errors import (
 from secretweave.flux import archive, build, layout, stores, unpack, upstream
 from secretweave.flux.cluster import Conflict
 from secretweave.flux.controller import keys, resource
+from secretweave.flux.controller.polling import Polling
 from secretweave.flux.controller.queue import Key
 from secretweave.flux.controller.resource import Condition, Spec
+from secretweave.flux.controller.sharing import Read, Reads
 from secretweave.outputs import Keeping, Outside, Sealing
+from secretweave.service.kept import frozen
 from secretweave.service.watch import Asker, outcome_of
 
 if TYPE_CHECKING:
@@ -80,6 +84,7 @@ class Parts(NamedTuple):
     digest_key: bytes
     kept: "Kept"
     shared: "Shared"
+    polling: Polling
     watch: "Watch"
     environ: Mapping[str, str]
 
@@ -109,6 +114,18 @@ class _Rendered(NamedTuple):
     size: int
 
 
+class _Woven(NamedTuple):
+    """What an object was woven to; its artifact has to be that as long as what it was woven from is the same."""
+
+    of: object
+    until: float
+    """The end of the interval, on time.monotonic's clock."""
+    reads: tuple[Read, ...] | None
+    """None: the stores cannot tell by versions whether they have other values."""
+    references: int
+    archive: "Archive"
+
+
 class Reconciler:
     """Many threads may use it, each with an object of its own."""
 
@@ -118,10 +135,12 @@ class Reconciler:
         self._parts = parts
         self._lock = threading.Lock()
         self._rendered: OrderedDict[Key, _Rendered] = OrderedDict()
+        self._woven: dict[Key, _Woven] = {}
 
     def forget(self, key: Key) -> None:
         with self._lock:
             self._rendered.pop(key, None)
+            self._woven.pop(key, None)
 
     def reconcile(self, key: Key) -> Done:
         """Raises StoreError: the API server did not take or tell what it must."""
@@ -152,6 +171,20 @@ class Reconciler:
         refresh = min(spec.refresh, spec.interval, *([due] if due is not None else []))
         after = max(refresh, resource.INTERVAL_SECONDS_MIN)
         return Done(True, "ok", after, state="ready", revision=status["lastSourceRevision"])
+
+    def crashed(self, key: Key, what: str) -> None:
+        """Says in its status that a defect of the controller's stopped it; *what*: the class of the error, no more.
+
+        Raises StoreError.
+        """
+        self.forget(key)
+        obj = self._parts.api.get(resource.API_VERSION, resource.PLURAL, key.namespace, key.name)
+        error = SecretweaveError(
+            f"the controller failed at it ({what}), which is a defect of its own",
+            why="its log has the event `crash` with the place",
+            fix="report it with that; what was published stays",
+        )
+        self._failed(obj, None, _Stop(resource.INTERNAL, error))
 
     # What becomes of it.
 
@@ -186,20 +219,18 @@ class Reconciler:
         if spec.output == "sops":
             with _reason(resource.ENCRYPTION, {Denied: resource.ACCESS}):
                 sealed_for = keys.of(parts.api, obj, spec)
-        seconds = spec.timeout
-        deadline = time.monotonic() + seconds
-        with _temporary() as folder:
-            rendered = self._built(key, obj, spec, source, config, folder, deadline)
-            # An archive that was not sealed has nothing to be known again by, and its values no business in a file.
-            was_sealed = sealed_for is not None and bool((obj.get("status") or {}).get("ageRecipient"))
-            earlier = (_published(artifact), _published(obj)) if was_sealed else ()
-            previous = self._previous(key, earlier, folder, config)
-            asked = resource.requested(obj) not in {"", (obj.get("status") or {}).get("lastHandledReconcileAt")}
-            data, references = self._woven(key, spec, rendered, config, sealed_for, previous, deadline, asked=asked)
+        with _reason(resource.STORE):
+            bound = stores.configured(parts.api, config, key.namespace, has_account=bool(spec.account))
+        narrowed = _narrowed(bound, spec)
+        of = frozen((source, spec, narrowed, sealed_for.recipients if sealed_for else ()))
         current = _published(artifact)
         try:
+            woven = self._still(key, obj, spec, of, config)
+            if woven is None:
+                woven = self._weave(key, obj, spec, of, source, config, narrowed, sealed_for, current)
+            found = woven.archive
             with _reason(resource.BUILD):
-                found = self._publish(key, obj, data, artifact, source)
+                self._publish(key, obj, found, artifact, source)
             current = found.digest
         finally:
             # Else each attempt that comes to nothing would leave its archive.
@@ -215,7 +246,7 @@ class Reconciler:
             "ageRecipient": sealed_for.newest if sealed_for else None,
             "lastRefreshTime": now,
         }
-        counted = f"{references} reference{'' if references == 1 else 's'}"
+        counted = f"{woven.references} reference{'' if woven.references == 1 else 's'}"
         message = f"woven from revision {source.revision} with {counted}: {found.revision}"
         return status, message, sealed_for.due if sealed_for else None
 
@@ -254,6 +285,62 @@ class Reconciler:
                 )
             return found
 
+    def _still(self, key: Key, obj: Mapping[str, Any], spec: Spec, of: object, config: "Config") -> _Woven | None:
+        """What it was woven to last, where nothing asks for more than that; None: it is to be woven."""
+        parts = self._parts
+        with self._lock:
+            woven = self._woven.get(key)
+        if woven is None or woven.reads is None or woven.of != of or time.monotonic() >= woven.until:
+            return None
+        if _is_asked(obj) or parts.published.archive(key, woven.archive.digest) is None:
+            return None
+        asker = _asker(key, spec.account)
+        outside = self._outside(key, spec.account, config, time.monotonic() + spec.timeout)
+        seconds = min(config.settings.flux.share_seconds, spec.refresh)
+        changed = parts.polling.changed(asker, woven.reads, config, outside, seconds)
+        parts.watch.polled(key, len(woven.reads), changed)
+        return woven if changed == 0 else None
+
+    def _weave(
+        self,
+        key: Key,
+        obj: Mapping[str, Any],
+        spec: Spec,
+        of: object,
+        source: _Upstream,
+        config: "Config",
+        narrowed: "Config",
+        sealed_for: keys.Keys | None,
+        current: str,
+    ) -> _Woven:
+        """*narrowed*: what of *config* is the object's; *current*: the digest that is published. Raises _Stop."""
+        with self._lock:
+            self._woven.pop(key, None)
+        deadline = time.monotonic() + spec.timeout
+        reads = Reads()
+        with _temporary() as folder:
+            rendered = self._built(key, obj, spec, source, config, folder, deadline)
+            # An archive that was not sealed has nothing to be known again by, and its values no business in a file.
+            was_sealed = sealed_for is not None and bool((obj.get("status") or {}).get("ageRecipient"))
+            earlier = (current, _published(obj)) if was_sealed else ()
+            sealing = Sealing()
+            if sealed_for is not None:
+                sealing = Sealing(
+                    age=sealed_for.recipients,
+                    digest_key=self._parts.digest_key,
+                    previous=(self._previous(key, earlier, folder, config),),
+                    namespace=spec.target_namespace or key.namespace,
+                )
+            outside = self._outside(key, spec.account, config, deadline, spec.refresh, reads)
+            data, references = _archived(key, spec, rendered.sources, narrowed, outside._replace(sealing=sealing))
+        with _reason(resource.BUILD):
+            # From here on it is on the volume, whatever comes.
+            found = self._parts.published.put(key, data)
+        woven = _Woven(of, rendered.made + spec.interval, reads.all(), references, found)
+        with self._lock:
+            self._woven[key] = woven
+        return woven
+
     def _built(
         self,
         key: Key,
@@ -263,7 +350,7 @@ class Reconciler:
         config: "Config",
         folder: str,
         deadline: float,
-    ) -> tuple[tuple[str, bytes], ...]:
+    ) -> _Rendered:
         settings = config.settings.flux
         of = (source.digest, spec.path, spec.target_namespace, settings, resource.requested(obj))
         now = time.monotonic()
@@ -271,7 +358,7 @@ class Reconciler:
             held = self._rendered.get(key)
             if held is not None and held.of == of and now < held.made + spec.interval:
                 self._rendered.move_to_end(key)
-                return held.sources
+                return held
             self._rendered.pop(key, None)
         root = os.path.join(folder, "source")
         os.mkdir(root, 0o700)
@@ -306,7 +393,7 @@ class Reconciler:
             self._rendered[key] = rendered
             while sum(each.size for each in self._rendered.values()) > RENDERED_BYTES_KEPT:
                 self._rendered.popitem(last=False)
-        return rendered.sources
+        return rendered
 
     def _previous(self, key: Key, digests: tuple[str, ...], folder: str, config: "Config") -> str:
         """A folder with the files of the first archive of those that there is; an empty one where none is, or where it
@@ -326,78 +413,43 @@ class Reconciler:
             self._parts.watch.note("previous unreadable", namespace=key.namespace, object=key.name)
         return place
 
-    def _woven(
+    def _outside(
         self,
         key: Key,
-        spec: Spec,
-        rendered: tuple[tuple[str, bytes], ...],
+        account: str,
         config: "Config",
-        sealed_for: keys.Keys | None,
-        previous: str,
         deadline: float,
-        *,
-        asked: bool,
-    ) -> tuple[bytes, int]:
-        """The archive, and how many references are in it. Raises _Stop."""
-        parts = self._parts
-        with _reason(resource.STORE):
-            found = stores.configured(parts.api, config, key.namespace, has_account=bool(spec.account))
-            narrowed = _narrowed(found, spec)
-        sealing = Sealing()
-        if sealed_for is not None:
-            sealing = Sealing(
-                age=sealed_for.recipients,
-                digest_key=parts.digest_key,
-                previous=(previous,),
-                namespace=spec.target_namespace or key.namespace,
-            )
-        # Whoever asks for it by hand has just changed something.
-        keeping = self.keeping(key, spec.account, config, spec.refresh, fresh=asked)
-        outside = Outside(parts.environ, deadline, self._warning(key), keeping, sealing=sealing)
-        run = pipeline.Run(
-            output=spec.output,
-            namespace=spec.target_namespace or key.namespace,
-            identity=key.namespace,
-            destination=key.namespace,
-        )
-        out = io.BytesIO()
-        sources = ((name, io.BytesIO(data)) for name, data in rendered)
-        try:
-            woven = pipeline.weave(sources, out, narrowed, run, outside)
-        except SecretweaveError as error:
-            raise _Stop(_reason_of(error), error) from None
-        with _reason(resource.BUILD):
-            files = layout.files([out.getvalue()], config.settings.limits)
-            return archive.packed(files), len(woven.uses)
+        seconds: float = math.inf,
+        reads: Reads | None = None,
+    ) -> Outside:
+        keeping = self.keeping(key, account, config, seconds, reads)
+        return Outside(self._parts.environ, deadline, self._warning(key), keeping)
 
     def keeping(
-        self, key: Key, account: str, config: "Config", seconds: float = math.inf, *, fresh: bool = False
+        self, key: Key, account: str, config: "Config", seconds: float = math.inf, reads: Reads | None = None
     ) -> Keeping:
         """Store clients that are shared with objects of the same namespace and service account, and with no others.
 
-        *seconds*: how old a value may be that was read for those, where the configuration allows more; *fresh*: none
-        of them is taken.
+        *seconds*: how old a value may be that was read for those, where the configuration allows more; *reads* takes
+        what is read.
         """
-        parts = self._parts
-        asker = Asker(f"{key.namespace}:{account}", key.name)
+        parts, asker = self._parts, _asker(key, account)
         keeping = parts.kept.keeping(asker, config)
         if account:
             keeping = keeping._replace(token=lambda audiences: parts.api.token(key.namespace, account, audiences))
         known = frozenset(store.id for store in config.stores)
-        return parts.shared.over(keeping, asker, min(config.settings.flux.share_seconds, seconds), known, fresh=fresh)
+        return parts.shared.over(keeping, asker, min(config.settings.flux.share_seconds, seconds), known, reads)
 
     def _publish(
         self,
         key: Key,
         obj: Mapping[str, Any],
-        data: bytes,
+        found: "Archive",
         artifact: dict[str, Any] | None,
         source: _Upstream,
-    ) -> "Archive":
+    ) -> None:
         """Raises SecretweaveError."""
         parts, api = self._parts, self._parts.api
-        # From here on it is on the volume, whatever comes.
-        found = parts.published.put(key, data)
         spec = {
             "sourceRef": {
                 "apiVersion": resource.API_VERSION,
@@ -422,7 +474,7 @@ class Reconciler:
         now = resource.stamp()
         told = _artifact_status(found, last.get("lastUpdateTime") or now)
         if is_ready and all(last.get(name) == value for name, value in told.items()):
-            return found
+            return
         generation = artifact["metadata"].get("generation", 1)
         before = (artifact.get("status") or {}).get("conditions") or ()
         ready = Condition("Ready", "True", resource.SUCCEEDED, f"stored artifact for revision {found.revision}")
@@ -443,7 +495,6 @@ class Reconciler:
         if last.get("digest") != found.digest:
             text = f"published {found.revision} from revision {source.revision}"
             api.event(obj, kind="Normal", reason="ArtifactPublished", message=text)
-        return found
 
     # What is told of it.
 
@@ -542,6 +593,35 @@ class Reconciler:
             self._parts.watch.note("warning", namespace=key.namespace, object=key.name, text=report.one_line(text))
 
         return warn
+
+
+def _asker(key: Key, account: str) -> Asker:
+    return Asker(f"{key.namespace}:{account}", key.name)
+
+
+def _is_asked(obj: Mapping[str, Any]) -> bool:
+    """By hand, since it was last done."""
+    return resource.requested(obj) not in {"", (obj.get("status") or {}).get("lastHandledReconcileAt")}
+
+
+def _archived(
+    key: Key, spec: Spec, rendered: tuple[tuple[str, bytes], ...], config: "Config", outside: Outside
+) -> tuple[bytes, int]:
+    """The archive, and how many references are in it. Raises _Stop."""
+    run = pipeline.Run(
+        output=spec.output,
+        namespace=spec.target_namespace or key.namespace,
+        identity=key.namespace,
+        destination=key.namespace,
+    )
+    out = io.BytesIO()
+    sources = ((name, io.BytesIO(data)) for name, data in rendered)
+    try:
+        woven = pipeline.weave(sources, out, config, run, outside)
+    except SecretweaveError as error:
+        raise _Stop(_reason_of(error), error) from None
+    with _reason(resource.BUILD):
+        return archive.packed(layout.files([out.getvalue()], config.settings.limits)), len(woven.uses)
 
 
 def _narrowed(config: "Config", spec: Spec) -> "Config":

@@ -41,7 +41,7 @@ MESSAGE_BYTES = 20 << 10
 SUCCEEDED, SUSPENDED, INVALID = "Succeeded", "Suspended", "InvalidSpec"
 ARTIFACT, BUILD, POLICY, REFERENCE = "ArtifactFailed", "BuildFailed", "PolicyRefused", "ReferenceInvalid"
 STORE, ENCRYPTION, ACCESS, PROGRESSING = "StoreFailed", "EncryptionFailed", "AccessDenied", "Progressing"
-RETRYING = "ProgressingWithRetry"
+RETRYING, INTERNAL = "ProgressingWithRetry", "InternalError"
 
 
 class Source(NamedTuple):

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from secretweave import __version__, memory, reloading, stores
 from secretweave.config import Config
-from secretweave.errors import ConfigError, NotFound, SecretweaveError
+from secretweave.errors import ConfigError, Denied, NotFound, SecretweaveError
 from secretweave.flux import cluster, mappings
 from secretweave.flux.controller import events, keys, lease, resource
+from secretweave.flux.controller.polling import Polling
 from secretweave.flux.controller.published import Published
 from secretweave.flux.controller.queue import Key, Queue
 from secretweave.flux.controller.reconcile import Done, Parts, Reconciler
@@ -94,6 +95,7 @@ class Controller:
         self.watch = Watch(say, self._metrics)
         self._kept = Kept(self.watch, CLIENTS_MAX, CLIENT_SECONDS)
         self._shared = Shared(self.watch)
+        self._polling = Polling(self._kept, self._shared)
         self._queue = Queue()
         self._lock = threading.Lock()
         self._objects: dict[Key, _Seen] = {}
@@ -102,6 +104,8 @@ class Controller:
         self._revisions: dict[Key, str] = {}
         """Of the source that each was woven from last."""
         self._workers: list[threading.Thread] = []
+        self._no_mappings = ""
+        """Why none is looked after; empty: they are."""
         self._waited_for: set[Key] = set()
         """Objects of the start that were not tried yet and have nothing that is served."""
         self._leads = False
@@ -178,6 +182,7 @@ class Controller:
                 keys.digest_key(self._api, self._own),
                 self._kept,
                 self._shared,
+                self._polling,
                 self.watch,
                 self._environ,
             )
@@ -230,13 +235,17 @@ class Controller:
                 self._objects.pop(key, None)
             self._queue.add(key)
             return
-        seen = _seen(obj)
-        with self._lock:
-            is_new = self._objects.get(key) != seen
-            self._objects[key] = seen
         # What we write into its status comes back as an event, and asks for nothing.
-        if is_new:
+        if self._is_new(key, _seen(obj)):
             self._queue.add(key)
+
+    def _is_new(self, key: Key, seen: "_Seen") -> bool:
+        with self._lock:
+            last = self._objects.get(key)
+            self._objects[key] = seen
+        if last is not None and last.requested != seen.requested:
+            self._shared.renew(key.namespace)
+        return last != seen
 
     def _saw_source(self, kind: str, what: str, obj: Mapping[str, Any]) -> None:
         source = resource.Source(kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
@@ -268,14 +277,11 @@ class Controller:
 
     def _saw_mapping(self, what: str, obj: Mapping[str, Any]) -> None:
         key = Key(obj["metadata"]["namespace"], obj["metadata"]["name"], MAPPINGS)
-        seen = None if what == "DELETED" else _seen(obj)
-        with self._lock:
-            is_new = what == "DELETED" or self._objects.get(key) != seen
-            if seen is None:
+        if what == "DELETED":
+            with self._lock:
                 self._objects.pop(key, None)
-            else:
-                self._objects[key] = seen
-        if is_new:
+            self._queue.add(key)
+        elif self._is_new(key, _seen(obj)):
             self._queue.add(key)
 
     # Workers.
@@ -292,6 +298,9 @@ class Controller:
             except BaseException as error:  # noqa: BLE001 - one object's end must not be the worker's
                 self.watch.crashed(error)
                 done = Done(False, "internal error")
+                if key.plural != MAPPINGS:
+                    with suppress(Exception):
+                        self._reconciler.crashed(key, type(error).__name__)
             self._note(key, done, time.monotonic() - begun)
 
     def _note(self, key: Key, done: Done, seconds: float) -> None:
@@ -325,10 +334,10 @@ class Controller:
         after = self._mappings.reconcile(key.namespace, key.name, obj)
         return Done(True, "ok" if obj else "gone", after, state="ready" if obj else "")
 
-    def _outside(self, namespace: str) -> Outside:
+    def _outside(self, namespace: str, names: str) -> Outside:
         """For a run on behalf of SecretMappings."""
         config = self._configuration.current()
-        keeping = self._reconciler.keeping(Key(namespace, "", MAPPINGS), "", config)
+        keeping = self._reconciler.keeping(Key(namespace, names, MAPPINGS), "", config)
         ends = time.monotonic() + config.settings.limits.deadline
         return Outside(self._environ, ends, self._warn, keeping)
 
@@ -344,6 +353,7 @@ class Controller:
             try:
                 self._kept.tidy()
                 self._shared.tidy()
+                self._polling.tidy()
                 with suppress(SecretweaveError):
                     self._configuration.current()
                 with self._lock:
@@ -361,10 +371,12 @@ class Controller:
         """Holds what events have told against what the API server says: files are removed by that alone, and an object
         that was taken for gone, as while its API was not served yet, has its turns again.
         """
+        self._look_for_mappings()
         with suppress(SecretweaveError):
             # Without the CRD nothing is known of any.
             found = self._api.list(resource.API_VERSION, resource.PLURAL, self._terms.namespace, metadata=True)
             there = [Key(each["metadata"]["namespace"], each["metadata"]["name"]) for each in found]
+            self.published.expire(there)
             # Those of other namespaces may be another controller's.
             if self._terms.namespace is None:
                 self.published.sweep(there)
@@ -373,10 +385,27 @@ class Controller:
             for key in unknown:
                 self._saw("", self._api.get(resource.API_VERSION, resource.PLURAL, key.namespace, key.name))
 
+    def _look_for_mappings(self) -> None:
+        """Says in the log why SecretMappings are not seen, once for each reason: kopf waits for them in silence."""
+        if not self._terms.secret_mappings:
+            return
+        why = ""
+        try:
+            self._api.list(MAPPING_VERSION, MAPPINGS, self._terms.namespace, metadata=True)
+        except (NotFound, Denied) as error:
+            is_missing = isinstance(error, NotFound)
+            why = "the cluster has no such kind" if is_missing else "the controller may not list them"
+        except SecretweaveError:
+            return
+        if why != self._no_mappings:
+            self._no_mappings = why
+            self._warn(f"no SecretMapping is looked after: {why}" if why else "SecretMappings are looked after")
+
     def _adopt(self, config: Config | SecretweaveError) -> None:
         """The configuration is another one, or broken: every object is judged by it anew."""
         self._kept.clear()
         self._shared.clear()
+        self._polling.clear()
         self.watch.note("configuration broken" if isinstance(config, SecretweaveError) else "configuration")
         with self._lock:
             known = list(self._objects)

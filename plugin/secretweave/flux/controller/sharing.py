@@ -5,10 +5,11 @@ in the key, too. Errors are not handed on: kept.Kept knows when a store is down.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from secretweave import stores
+from secretweave.errors import StoreError
 from secretweave.model import Record, StoreConfig
 from secretweave.outputs import Keeping
 from secretweave.service.kept import frozen
@@ -20,6 +21,49 @@ if TYPE_CHECKING:
 
 OTHERS = "(of a namespace)"
 """What the metrics call each store that is not the controller's configuration: there is no end of them."""
+RENEWED_SECONDS = 3600.0
+"""Longer than any request takes."""
+
+Key = tuple[str, object, Wanted]
+"""Identity (NAMESPACE:ACCOUNT), the store frozen, the secret."""
+T = TypeVar("T")
+
+
+class Read(NamedTuple):
+    """A secret that was read, in the version that a store gave."""
+
+    store: StoreConfig
+    wanted: Wanted
+    version: str
+
+
+class Reads:
+    """What one run reads. Many threads may note something."""
+
+    def __init__(self) -> None:
+        self._versions: dict[object, Read] = {}
+        self._is_whole = True
+
+    def note(self, store: StoreConfig, wanted: Wanted, outcome: Outcome) -> None:
+        if isinstance(outcome, Record) and outcome.version:
+            self._versions[frozen(store), wanted] = Read(store, wanted, outcome.version)
+        else:
+            # A secret that is not there, and optional, may come to be; that no version tells.
+            self._is_whole = False
+
+    def note_unversioned(self) -> None:
+        self._is_whole = False
+
+    def all(self) -> tuple[Read, ...] | None:
+        """None: there is something that only a read can tell."""
+        return tuple(self._versions.values()) if self._is_whole else None
+
+
+class _Held(NamedTuple, Generic[T]):
+    what: T
+    asked: float
+    """When the question was put, on time.monotonic's clock."""
+    until: float
 
 
 class Shared:
@@ -30,61 +74,98 @@ class Shared:
 
         self._watch = watch
         self._lock = threading.Lock()
-        self._held: dict[object, tuple[Record, float, float]] = {}
-        """What was read, when, and until when it is kept."""
+        self._records: dict[Key, _Held[Record]] = {}
+        self._versions: dict[Key, _Held[str]] = {}
+        self._renewed: dict[str, float] = {}
+        """By namespace, since when what was asked before does not count."""
 
     def over(
-        self, keeping: Keeping, asker: "Asker", seconds: float, known: frozenset[str], *, fresh: bool = False
+        self, keeping: Keeping, asker: "Asker", seconds: float, known: frozenset[str], reads: Reads | None = None
     ) -> Keeping:
         """*keeping* for one object, whose stores are asked only for what nobody has just read.
 
-        *seconds*: so long ago at the most; *known*: store names that metrics may have; *fresh*: they are asked for all,
-        and others have the use of it.
+        *seconds*: so long ago at the most; *known*: store names that metrics may have; *reads* takes what is had.
         """
 
         def opened(store: StoreConfig, context: Context) -> Store:
             found = keeping.open(store, context)
-            if stores.is_local(store.type) or seconds <= 0:
+            if stores.is_local(store.type):
+                if reads is not None:
+                    reads.note_unversioned()
                 return found
-            key = (asker.identity, frozen(store))
+            identity, frozen_store = asker.identity, frozen(store)
             name = store.id if store.id in known else OTHERS
             told = self._watch.reading(asker, store.id, name)
 
             def find(wanted: Wanted) -> Record | None:
-                record = None if fresh else self.find((key, wanted), seconds)
+                record = self.find((identity, frozen_store, wanted), seconds)
                 if record is not None:
                     self._watch.shared(name)
                     told(wanted, record)
                 return record
 
-            def keep(wanted: Wanted, outcome: Outcome) -> None:
+            def keep(wanted: Wanted, outcome: Outcome, begun: float) -> None:
                 if isinstance(outcome, Record):
-                    self.keep((key, wanted), outcome, seconds)
+                    self.keep((identity, frozen_store, wanted), outcome, seconds, begun)
+
+            def note(wanted: Wanted, outcome: Outcome) -> None:
+                if reads is not None:
+                    reads.note(store, wanted, outcome)
 
             face = _SharingBatches if hasattr(found, "batches") else _Sharing
-            return face(found, find, keep)
+            return face(found, find, keep, note)
 
         return keeping._replace(open=opened)
 
-    def find(self, key: object, seconds: float) -> Record | None:
-        with self._lock:
-            record, read, _ = self._held.get(key, (None, 0.0, 0.0))
-        return record if time.monotonic() < read + seconds else None
+    def find(self, key: Key, seconds: float) -> Record | None:
+        return self._find(self._records, key, seconds)
 
-    def keep(self, key: object, record: Record, seconds: float) -> None:
-        now = time.monotonic()
+    def find_version(self, key: Key, seconds: float) -> str | None:
+        return self._find(self._versions, key, seconds)
+
+    def keep(self, key: Key, record: Record, seconds: float, asked: float) -> None:
+        self._keep(self._records, key, record, seconds, asked)
+
+    def keep_version(self, key: Key, version: str, seconds: float, asked: float) -> None:
+        self._keep(self._versions, key, version, seconds, asked)
+
+    def drop(self, key: Key, *, but: str | None) -> None:
+        """Its value is an old one, unless it is of the version *but*."""
         with self._lock:
-            self._held[key] = (record, now, now + seconds)
+            held = self._records.get(key)
+            if held is not None and held.what.version != but:
+                del self._records[key]
+
+    def renew(self, namespace: str) -> None:
+        """Whoever asks by hand has just changed something: of what was asked before, nothing serves there any more."""
+        with self._lock:
+            self._renewed[namespace] = time.monotonic()
 
     def tidy(self) -> None:
         """Lets go of what is over; to be called every second: no value stays longer than it may be used."""
         now = time.monotonic()
         with self._lock:
-            self._held = {key: held for key, held in self._held.items() if held[2] > now}
+            self._records = {key: held for key, held in self._records.items() if held.until > now}
+            self._versions = {key: held for key, held in self._versions.items() if held.until > now}
+            self._renewed = {each: since for each, since in self._renewed.items() if since + RENEWED_SECONDS > now}
 
     def clear(self) -> None:
         with self._lock:
-            self._held = {}
+            self._records, self._versions = {}, {}
+
+    def _find(self, among: "Mapping[Key, _Held[T]]", key: Key, seconds: float) -> T | None:
+        with self._lock:
+            held = among.get(key)
+            since = self._renewed.get(_namespace(key), 0.0)
+        return held.what if held and held.asked >= since and time.monotonic() < held.asked + seconds else None
+
+    def _keep(self, among: "dict[Key, _Held[T]]", key: Key, what: T, seconds: float, asked: float) -> None:
+        with self._lock:
+            among[key] = _Held(what, asked, asked + seconds)
+
+
+def _namespace(key: Key) -> str:
+    return key[0].partition(":")[0]
 
 
 class _Sharing:
@@ -92,19 +173,28 @@ class _Sharing:
         self,
         store: Store,
         find: Callable[[Wanted], Record | None],
-        keep: Callable[[Wanted, Outcome], None],
+        keep: Callable[[Wanted, Outcome, float], None],
+        note: Callable[[Wanted, Outcome], None],
     ) -> None:
+        """*keep* takes what was asked of the store, and when; *note* what was had, and from wherever."""
         self._store = store
         self._find = find
         self._keep = keep
+        self._note = note
         self.concurrency = store.concurrency
 
     def fetch(self, ref: str, version: str | None) -> Record:
         wanted = Wanted(ref, version)
         found = self._find(wanted)
         if found is None:
-            found = self._store.fetch(ref, version)
-            self._keep(wanted, found)
+            asked = time.monotonic()
+            try:
+                found = self._store.fetch(ref, version)
+            except StoreError as error:
+                self._note(wanted, error)
+                raise
+            self._keep(wanted, found, asked)
+        self._note(wanted, found)
         return found
 
     def close(self) -> None:
@@ -124,7 +214,10 @@ class _SharingBatches(_Sharing):
                 found[each] = record
         rest = [each for each in batch if each not in found]
         if rest:
+            asked = time.monotonic()
             for each, outcome in zip(rest, self._store.fetch_batch(rest), strict=True):
-                self._keep(each, outcome)
+                self._keep(each, outcome, asked)
                 found[each] = outcome
+        for each in batch:
+            self._note(each, found[each])
         return [found[each] for each in batch]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from secretweave.errors import ConfigError
+from secretweave.flux.controller.queue import Key
 from secretweave.service import watch
 
 
@@ -22,6 +23,9 @@ class Metrics(watch.StoreMetrics):
         self.reconciled = self.counter("reconciles", "Reconciliations by kind and how they ended.", kind)
         self.seconds = self.histogram("reconcile_seconds", "How long they took.", ["kind"])
         self.objects = self.gauge("objects", "Objects by kind and state.", ["kind", "state"])
+        self.polls = self.counter(
+            "polls", "Questions for versions in the place of reads, by what came of them.", ["outcome"]
+        )
         self.depth = self.gauge("queue_depth", "Objects that wait for a worker.")
         self.published = self.counter("artifacts_published", "Artifacts with a new revision.")
         self.leader = self.gauge("leader", "Is this replica the one at work?")
@@ -45,6 +49,12 @@ class Watch(watch.Watch):
         self.note("reconcile", kind=kind, object=str(key), outcome=outcome, seconds=round(seconds, 3), **more)
         self.metrics.reconciled.labels(kind, outcome).inc()
         self.metrics.seconds.labels(kind).observe(seconds)
+
+    def polled(self, key: Key, secrets: int, changed: int | None) -> None:
+        """For one object; *changed*: how many have another version; None: that could not be told."""
+        outcome = "untold" if changed is None else "changed" if changed else "unchanged"
+        self.note("polled", namespace=key.namespace, object=key.name, secrets=secrets, outcome=outcome)
+        self.metrics.polls.labels(outcome).inc()
 
     def states(self, kind: str, states: Sequence[str]) -> None:
         """Of each object there is: `ready`, `not ready` or `suspended`."""
