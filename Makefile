@@ -28,7 +28,12 @@ test: venv ## lint, types and tests, on every declared Python that is here and w
 test-hosts: venv ## tests with the real Helm 3 and 4, Kubernetes API, Argo CD, Flux, Vault, SOPS, built by Go (cold: an hour)
 	@$(PYTHON) tests/hosts/build.py
 	@$(PYTHON) -m tests.hosts.image
-	@$(PYTHON) -m pytest --quiet --numprocesses=2 tests/hosts
+	@env -u PYTHONDONTWRITEBYTECODE $(PYTHON) -m pytest --quiet --numprocesses=4 --dist=loadgroup tests/hosts
+
+.PHONY: test-long
+test-long: venv ## the tests of random inputs, with twenty times as many of them
+	@HYPOTHESIS_PROFILE=long $(PYTHON) -m pytest --quiet --numprocesses=2 -m hypothesis --ignore=tests/hosts tests
+	@HYPOTHESIS_PROFILE=long $(PYTHON) -m pytest --quiet --numprocesses=2 tests/hosts/test_proof_go.py
 
 .PHONY: bench
 bench: venv ## speed and memory beside the peers: generated streams, stores behind a network, Argo CD; writes bench.json

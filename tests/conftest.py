@@ -1,15 +1,18 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-# How long an example takes says how busy the machine is, not whether the code is right.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+from tests.servers.forking import Forking
+from tests.servers.forking import forking as start_forking
+from tests.sizes import examples
+
+settings.register_profile("sized", examples(100))
+settings.load_profile("sized")
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -39,5 +42,22 @@ def secretweave(home: Path) -> Command:
             check=False,
             env={"PATH": os.environ["PATH"], "SECRETWEAVE_CONFIG": str(home / "config.yaml")} | environ,
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[Forking]:
+    with start_forking() as found:
+        yield found
+
+
+@pytest.fixture
+def forked(home: Path, forking: Forking) -> Command:
+    """As `secretweave`, in a process that is forked instead of started: for tables of many runs."""
+
+    def run(*arguments: str | Path, stdin: bytes = b"", **environ: str) -> "subprocess.CompletedProcess[bytes]":
+        given = {"PATH": os.environ["PATH"], "SECRETWEAVE_CONFIG": str(home / "config.yaml")} | environ
+        return forking.run([str(each) for each in arguments], given, stdin)
 
     return run

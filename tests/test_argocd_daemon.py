@@ -31,18 +31,31 @@ CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 SETTINGS = "---\napiVersion: secretweave.dev/v1alpha1\nkind: Configuration\nspec:\n"
 
 
+def configure(folder: Path) -> Path:
+    """A configuration with the golden cases' secrets."""
+    for name, mode in (("config.yaml", 0o644), ("secrets.yaml", 0o600), ("second.json", 0o600)):
+        (folder / name).write_bytes((GOLDEN / name).read_bytes())
+        (folder / name).chmod(mode)
+    return folder / "config.yaml"
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A configuration with the golden cases' secrets, of the test's own."""
-    for name, mode in (("config.yaml", 0o644), ("secrets.yaml", 0o600), ("second.json", 0o600)):
-        (tmp_path / name).write_bytes((GOLDEN / name).read_bytes())
-        (tmp_path / name).chmod(mode)
-    return tmp_path / "config.yaml"
+    """The test's own."""
+    return configure(tmp_path)
 
 
 @pytest.fixture
 def running(tmp_path: Path, config: Path) -> Iterator[Daemon]:
     with daemon(tmp_path, config) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for all that it refuses, so that each refusal is survived too."""
+    folder = tmp_path_factory.mktemp("lasting")
+    with daemon(folder, configure(folder)) as found:
         yield found
 
 
@@ -69,9 +82,7 @@ def settled(daemon: Daemon, event: str, count: int = 1) -> list[dict[str, object
 
 
 @pytest.mark.once
-def test_every_golden_case_is_the_same_as_without_it(
-    tmp_path: Path, config: Path, running: Daemon, secretweave: Command
-):
+def test_every_golden_case_is_the_same_as_without_it(tmp_path: Path, config: Path, running: Daemon, forked: Command):
     """One daemon, whose configuration is another one for each case."""
     plain = config.read_bytes()
     differing = []
@@ -81,7 +92,7 @@ def test_every_golden_case_is_the_same_as_without_it(
         (tmp_path / "next.yaml").write_bytes(text)
         (tmp_path / "next.yaml").replace(config)
         stream = (GOLDEN / case / "input.yaml").read_bytes()
-        alone = secretweave("--config", config, "--namespace", "default", "--identity", "shop", stdin=stream)
+        alone = forked("--config", config, "--namespace", "default", "--identity", "shop", stdin=stream)
         with_it = running.ask(stream)
         same = (alone.returncode, alone.stdout, alone.stderr) == (with_it.returncode, with_it.stdout, with_it.stderr)
         differing += [] if same else [(case, alone.stderr, with_it.stderr)]
@@ -183,9 +194,9 @@ def test_many_at_once(running: Daemon):
     ],
     ids=lambda said: f"{said[:8]!r}",
 )
-def test_garbage_is_refused_and_survived(said: bytes, running: Daemon):
+def test_garbage_is_refused_and_survived(said: bytes, lasting: Daemon):
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(running.path)
+        connection.connect(lasting.path)
         connection.sendall(said)
         connection.shutdown(socket.SHUT_WR)
         connection.settimeout(10)
@@ -194,8 +205,8 @@ def test_garbage_is_refused_and_survived(said: bytes, running: Daemon):
         kind, length = wire.HEAD.unpack_from(answer)
         assert (kind, length) == (wire.FAULT, len(answer) - wire.HEAD.size)
         wire.fault_of(answer[wire.HEAD.size :])
-    client.ping(running.path)
-    assert running.events("crash") == []
+    client.ping(lasting.path)
+    assert lasting.events("crash") == []
 
 
 @pytest.mark.parametrize(
@@ -212,8 +223,8 @@ def test_garbage_is_refused_and_survived(said: bytes, running: Daemon):
     ],
     ids=str,
 )
-def test_an_application_that_is_none_is_refused(app: object, running: Daemon):
-    answer = raw(running, {"version": __version__, "do": "weave", "app": app, "spent": 0.0})
+def test_an_application_that_is_none_is_refused(app: object, lasting: Daemon):
+    answer = raw(lasting, {"version": __version__, "do": "weave", "app": app, "spent": 0.0})
     assert answer.kind == wire.FAULT
     assert "is not what secretweave says there" in wire.fault_of(answer.payload).what
 

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+# What stands in YAML files; the commands that they name are tested everywhere.
+pytestmark = pytest.mark.once
+
 FOLDER = Path(__file__).parent.parent / "argocd"
 SPEC = {
     "init": {"command": ["secretweave", "argocd", "init"]},

@@ -145,7 +145,7 @@ def test_two_names_are_held_apart(load: Load, text: str):
             binding.bound(load(rules=f"[{{store: s0, {field}: ['{text}']}}]"), A)
 
 
-NAME = st.text("ab-.", min_size=1, max_size=5).filter(
+NAME = st.from_regex("[ab]([ab.-]{0,3}[ab])?", fullmatch=True).filter(
     lambda text: re.fullmatch(binding.NAMES["project"], text) is not None
 )
 SPACE = NAME.filter(lambda text: "." not in text)

@@ -68,11 +68,11 @@ class Shop(NamedTuple):
 
 
 @pytest.fixture
-def shop(secretweave: Command, tmp_path: Path) -> Shop:
+def shop(forked: Command, tmp_path: Path) -> Shop:
     for name, text in (("config.yaml", CONFIG), ("shop.yaml", SHOP), ("mail.json", '{"smtp": {"port": 25}}')):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
-    return Shop(secretweave, tmp_path)
+    return Shop(forked, tmp_path)
 
 
 def test_a_number_in_a_url_leaves_the_rest_of_the_field(shop: Shop) -> None:

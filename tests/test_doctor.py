@@ -18,6 +18,7 @@ from secretweave.doctor.base import Finding, Options
 from tests.servers.azure import TENANT, Azure
 from tests.servers.certificates import Authority, Pair
 from tests.servers.daemon import daemon
+from tests.servers.forking import Forking
 from tests.servers.gcp import Failure, Google
 from tests.servers.moto import ANY_KEYS, REGION, Moto, running
 from tests.servers.proxy import Proxy, Rule, Status
@@ -80,21 +81,23 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def run(place: Place) -> Doctor:
-    """What it says, without what depends on who runs the tests; *subject*: of this alone, one space between words."""
+def run(place: Place, forking: Forking) -> Doctor:
+    """What it says, without what depends on who runs the tests; *subject*: of this alone, one space between words.
 
-    def run(*arguments: str, subject: str = "", **environ: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "secretweave", "doctor", *arguments],
-            capture_output=True,
-            check=False,
-            env={"PATH": str(place.folder / "bin"), "SECRETWEAVE_CONFIG": str(place.config)} | environ,
-            text=True,
-            timeout=60,
-        )
+    The process is forked, or with *starts* started.
+    """
+
+    def run(*arguments: str, subject: str = "", starts: bool = False, **environ: str) -> str:
+        given = {"PATH": str(place.folder / "bin"), "SECRETWEAVE_CONFIG": str(place.config)} | environ
+        if starts:
+            command = [sys.executable, "-m", "secretweave", "doctor", *arguments]
+            done = subprocess.run(command, capture_output=True, check=False, env=given, timeout=60)
+        else:
+            done = forking.run(["doctor", *arguments], given)
         assert not done.stderr
-        assert VALUE not in done.stdout
-        lines = done.stdout.replace(str(place.folder), "/ROOT").splitlines(keepends=True)
+        out = done.stdout.decode()
+        assert VALUE not in out
+        lines = out.replace(str(place.folder), "/ROOT").splitlines(keepends=True)
         assert done.returncode == (1 if any(line.startswith("fault") for line in lines) else 0)
         if not subject:
             return "".join(line for line in lines if not re.match(r"\w+ +(program|user|temporary) ", line))
@@ -134,7 +137,7 @@ def in_daemon(run: Doctor, place: Place) -> Doctor:
 
 
 def test_all_is_well(run: Doctor):
-    assert run() == (
+    assert run(starts=True) == (
         "ok       memory         no core dump, and no other process of this user may read it\n"
         "ok       configuration  1 file at /ROOT/etc/config.yaml (SECRETWEAVE_CONFIG), 1 store\n"
         "ok       policy         no rule: every store may be read\n"
@@ -149,11 +152,11 @@ def test_all_is_well(run: Doctor):
 def test_it_tells_what_runs(run: Doctor):
     version = ".".join(map(str, sys.version_info[:3]))
     told = f"ok program secretweave {__version__}, Python {version}, user {os.geteuid()}"
-    assert run(subject="program") == told
+    assert run(subject="program", starts=True) == told
 
 
 def test_as_json(run: Doctor):
-    found = json.loads("".join(run("--format", "json")).replace("all is well", ""))
+    found = json.loads("".join(run("--format", "json", starts=True)).replace("all is well", ""))
     assert [each["status"] for each in found].count("fault") == 0
     assert {
         "status": "ok",

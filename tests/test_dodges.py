@@ -1,6 +1,7 @@
 """Every way to hide a reference from the check ends in a refusal or in a correct weave, never in a silent pass.
 
-Each case is a stream and what becomes of it: the parsed output, or the fault that refuses it.
+Each case is a stream and what becomes of it: the parsed output, or the fault that refuses it. Each run is a process of
+its own, forked: how the command starts is the golden cases' to test.
 """
 
 import base64
@@ -120,8 +121,8 @@ def holds_the_value(node: Any) -> bool:
 
 
 @pytest.mark.parametrize("case", WOVEN)
-def test_seen_and_woven(case: str, secretweave: Command) -> None:
-    done = secretweave(stdin=WOVEN[case].encode())
+def test_seen_and_woven(case: str, forked: Command) -> None:
+    done = forked(stdin=WOVEN[case].encode())
     assert done.stderr == b""
     assert any(map(holds_the_value, parsed(done.stdout)))
     assert "secret:" not in done.stdout.decode()
@@ -130,8 +131,8 @@ def test_seen_and_woven(case: str, secretweave: Command) -> None:
 
 @pytest.mark.parametrize("line_break", ["\r", "\x85", "\u2028", "\u2029"])
 @pytest.mark.parametrize("before", ["x: y", "# a comment"])
-def test_a_line_break_of_another_kind_hides_no_kind(before: str, line_break: str, secretweave: Command) -> None:
-    done = secretweave(stdin=f"apiVersion: v1\n{before}{line_break}kind: Secret\n{METADATA}{DATA}".encode())
+def test_a_line_break_of_another_kind_hides_no_kind(before: str, line_break: str, forked: Command) -> None:
+    done = forked(stdin=f"apiVersion: v1\n{before}{line_break}kind: Secret\n{METADATA}{DATA}".encode())
     assert (done.returncode, VALUE_ENCODED in done.stdout.decode()) == (0, True)
 
 
@@ -304,9 +305,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_seen_and_refused(case: str, secretweave: Command) -> None:
+def test_seen_and_refused(case: str, forked: Command) -> None:
     source, fault = REFUSED[case]
-    done = secretweave(stdin=source.encode())
+    done = forked(stdin=source.encode())
     whats = [line.strip() for line in done.stderr.decode().splitlines() if line.strip().startswith("what: ")]
     assert (done.returncode > 0, done.stdout) == (True, b"")
     assert any(what.removeprefix("what:  ").startswith(fault) for what in whats), whats
@@ -316,8 +317,8 @@ def test_seen_and_refused(case: str, secretweave: Command) -> None:
     "source",
     [f"{SECRET}".encode() + b"data: {a: \xff}\n", (SECRET + DATA).encode("utf-16"), SECRET.encode("utf-16-le")],
 )
-def test_what_is_not_utf_8_is_refused(source: bytes, secretweave: Command) -> None:
-    done = secretweave(stdin=source)
+def test_what_is_not_utf_8_is_refused(source: bytes, forked: Command) -> None:
+    done = forked(stdin=source)
     assert (done.returncode, done.stdout) == (3, b"")
 
 
@@ -334,15 +335,15 @@ UNTOUCHED = {
 
 
 @pytest.mark.parametrize("case", UNTOUCHED)
-def test_what_is_no_reference_passes_as_it_is(case: str, secretweave: Command) -> None:
-    done = secretweave(stdin=UNTOUCHED[case].encode())
+def test_what_is_no_reference_passes_as_it_is(case: str, forked: Command) -> None:
+    done = forked(stdin=UNTOUCHED[case].encode())
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, UNTOUCHED[case], b"")
 
 
-def test_base64_within_base64_is_woven_within(secretweave: Command) -> None:
+def test_base64_within_base64_is_woven_within(forked: Command) -> None:
     auth = base64.b64encode(b"web:$(secret://shop/app/token)").decode()
     source = base64.b64encode(f'{{"auth": "{auth}"}}'.encode()).decode()
-    done = secretweave(stdin=f"{SECRET}data: {{a: {source}}}\n".encode())
+    done = forked(stdin=f"{SECRET}data: {{a: {source}}}\n".encode())
     assert done.stderr == b""
     woven = json.loads(base64.b64decode(parsed(done.stdout)[0]["data"]["a"]))
     assert base64.b64decode(woven["auth"]) == b"web:s3cr3t-t0ken"

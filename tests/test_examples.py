@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+# The same command and the same paths through it as the golden cases, which run everywhere.
+pytestmark = pytest.mark.once
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CASES = sorted(path.parent for path in EXAMPLES.glob("*/input.yaml"))
 

@@ -19,6 +19,7 @@ from secretweave.config import Config
 from secretweave.errors import SecretweaveError
 from secretweave.outputs import Outside
 from tests.conftest import GOLDEN
+from tests.sizes import sized
 
 pytestmark = pytest.mark.once
 
@@ -152,7 +153,7 @@ CHANGES = st.lists(
     max_size=3,
 )
 QUICK = settings(
-    max_examples=600,
+    max_examples=sized(600),
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -187,7 +188,7 @@ def test_a_mutated_manifest_is_masked_or_refused(
     assert out is None or VALUE.encode() not in out
 
 
-@settings(QUICK, max_examples=200)
+@settings(QUICK, max_examples=sized(200))
 @given(source=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode(errors="surrogatepass")))
 def test_any_bytes_pass_or_are_refused(source: bytes, configured: Config) -> None:
     woven(b"kind: Secret\n" + source, configured)
@@ -195,7 +196,7 @@ def test_any_bytes_pass_or_are_refused(source: bytes, configured: Config) -> Non
     assert out in (None, source) or b"secret:" in source
 
 
-@settings(QUICK, max_examples=300)
+@settings(QUICK, max_examples=sized(300))
 @given(
     seed=st.sampled_from([path.read_text() for path in (GOLDEN / "config.yaml", GOLDEN / "secrets.yaml")]),
     changes=CHANGES,

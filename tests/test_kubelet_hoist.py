@@ -7,7 +7,7 @@ import time
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -15,6 +15,7 @@ from secretweave import config, pipeline
 from secretweave.outputs import Outside
 from secretweave.pipeline import Run
 from secretweave.text.kubelet import expand
+from tests.sizes import examples
 
 pytestmark = pytest.mark.once
 
@@ -100,7 +101,7 @@ def is_subsequence(wanted: list[tuple[str, str]], found: list[tuple[str, str]]) 
 
 
 @given(LISTS, st.booleans())
-@settings(max_examples=250, deadline=None)
+@examples(250)
 def test_a_container_sees_the_same(store: config.Config, lists: list[list[Variable]], flow: bool) -> None:
     out = io.BytesIO()
     source = pod(lists, flow=flow)

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
+# It reads our source; no interpreter changes that.
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent / "plugin" / "secretweave"
 FILES = {
     path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__"): path for path in ROOT.rglob("*.py")
@@ -115,7 +118,8 @@ FOREIGN = (
     Foreign("cryptography cryptography.*", "reading/spool", True, "only a long stream needs it"),
     Foreign(
         "concurrent.* threading",
-        "fetching stores stores/* sdk/* credentials sealing/documents service/* argocd/daemon/* flux/controller/* reloading",
+        "fetching stores stores/* sdk/* credentials sealing/documents service/* argocd/daemon/* flux/controller/* "
+        "reloading",
         True,
         "only a remote store needs it, what encrypts, and what serves",
     ),

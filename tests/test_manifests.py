@@ -2,7 +2,7 @@ import io
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from secretweave.errors import Faults, SecretweaveError
@@ -11,6 +11,7 @@ from secretweave.reading.manifests import Document, Interest, Reader
 from secretweave.reading.proof import BOM
 from secretweave.reading.spool import Spool
 from tests import yaml_fuzz
+from tests.sizes import examples
 
 INTEREST = Interest((b"secret://", b"secret:!"), lambda _, kind: kind == "Secret")
 LIMIT = 4 << 20
@@ -273,7 +274,7 @@ def told(read: Read) -> tuple[list[Document], list[str], bytes, bool]:
 
 
 @given(st.randoms(use_true_random=False), st.integers(len(BOM) + len(b"---"), 300))
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_where_blocks_end_tells_nothing(random: Random, block: int) -> None:
     source = yaml_fuzz.stream(random)
     expected = told(Read(source))

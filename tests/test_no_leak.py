@@ -159,12 +159,21 @@ class Leaks(NamedTuple):
 
 
 @pytest.fixture
-def leaks(secretweave: Command, tmp_path: Path) -> Leaks:
+def started(secretweave: Command, tmp_path: Path) -> Leaks:
+    return _leaks(secretweave, tmp_path)
+
+
+@pytest.fixture
+def leaks(forked: Command, tmp_path: Path) -> Leaks:
+    return _leaks(forked, tmp_path)
+
+
+def _leaks(command: Command, tmp_path: Path) -> Leaks:
     broken = f"{STORED}: [{STORED}\n"
     for name, text in (("config.yaml", CONFIG), ("secrets.json", json.dumps(SECRETS)), ("broken.yaml", broken)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
-    return Leaks(secretweave, tmp_path)
+    return Leaks(command, tmp_path)
 
 
 def canaries(text: bytes) -> list[bytes]:
@@ -222,6 +231,20 @@ def test_a_run_that_succeeds(leaks: Leaks, case: str) -> None:
 def test_a_run_that_fails(leaks: Leaks, case: str) -> None:
     code, out = leaks.run((STORE_FAULTS | SCAN_FAULTS)[case])
     assert (0 < code < 70, out) == (True, b"")
+
+
+@pytest.mark.parametrize("case", ["breaks JSON", "a store that is broken", "not YAML", "refused place"])
+def test_a_command_that_was_started_fails_as_one_that_was_forked(leaks: Leaks, started: Leaks, case: str) -> None:
+    """The other runs of this file are forked."""
+    source = (STORE_FAULTS | SCAN_FAULTS)[case]
+    assert started.run(source) == leaks.run(source)
+
+
+@pytest.mark.parametrize("arguments", [(), ("check",), ("plan",), ("--output", "redacted")])
+def test_a_command_that_was_started_writes_what_a_forked_one_does(
+    leaks: Leaks, started: Leaks, arguments: tuple[str, ...]
+) -> None:
+    assert started.run(WOVEN["fields"], *arguments) == leaks.run(WOVEN["fields"], *arguments)
 
 
 @pytest.mark.parametrize("case", WOVEN | STORE_FAULTS)

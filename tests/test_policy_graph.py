@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from secretweave.errors import Where
@@ -15,6 +15,7 @@ from secretweave.policy.placeholders import ANY, Pointer
 from secretweave.policy.resources import Criterion, Provision, Resource
 from secretweave.policy.settings import ResourceKeys, Restricted
 from secretweave.yamltree import Mapping, load
+from tests.sizes import examples
 
 pytestmark = pytest.mark.once
 
@@ -269,7 +270,7 @@ def reachable(start: int, found: set[tuple[int, int]]) -> Iterator[int]:
         yield from layer
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(graphs())
 def test_what_is_found_is_what_can_be_reached(resources: tuple[Resource, ...]):
     graph = Graph(resources)
@@ -289,7 +290,7 @@ def test_what_is_found_is_what_can_be_reached(resources: tuple[Resource, ...]):
     assert sum(" -> " in fault.what for fault in faults) == count
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(graphs())
 def test_what_refers_to_a_restricted_type_is_found(resources: tuple[Resource, ...]):
     graph = Graph(resources)

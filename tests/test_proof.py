@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -23,6 +23,7 @@ from secretweave.errors import SecretweaveError
 from secretweave.reading.manifests import Interest, Reader
 from secretweave.reading.spool import Spool
 from tests import yaml_fuzz
+from tests.sizes import examples
 
 INTEREST = Interest((b"secret://",), lambda _, kind: kind == "Secret")
 LIMIT = 4 << 20
@@ -110,7 +111,7 @@ def matters(data: bytes, *, pure: bool) -> bool:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=1500, deadline=None)
+@examples(1500)
 def test_what_passes_matters_to_no_parser(random: Random) -> None:
     data = yaml_fuzz.document(random)
     if b"\n---" in data or not passes(data):
@@ -120,7 +121,7 @@ def test_what_passes_matters_to_no_parser(random: Random) -> None:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_judged_in_pieces_nothing_more_passes(random: Random) -> None:
     data = yaml_fuzz.document(random)
     if passes(data, limit=1):

@@ -24,6 +24,9 @@ from tests.servers.proxy import (
     elsewhere,
 )
 
+# It tests the tests' own proxy.
+pytestmark = pytest.mark.once
+
 BODY = b'{"a": "0123456789"}'
 
 Client = Callable[[Proxy], http.client.HTTPConnection]

@@ -12,6 +12,9 @@ from secretweave import cli, errors, options, stores
 from secretweave.errors import SecretweaveError
 from tests.conftest import Command
 
+# The words of README, and commands that the tests of the command run everywhere.
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 OPTIONS = {option.name: option for option in (*options.RENDER, *options.PLAN)}

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from secretweave import config, pipeline, yamltree
 from secretweave.outputs import Outside
 from secretweave.pipeline import Run
 from secretweave.yamltree import Reading
+from tests.sizes import examples
 from tests.test_weaving import LITERAL, effective, spell
 
 VALUES = {"a": "plain", "b": 'two\nlines: "quoted" # and more\n', "c": "", "d": "ünï\u2028\t\x07"}
@@ -169,7 +170,7 @@ def weave(source: str, store: config.Config) -> str:
 
 
 @given(stream(plain=True))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_a_stream_without_references_passes_byte_for_byte(store: config.Config, pieces: Pieces) -> None:
     source = "".join(piece for piece in pieces if isinstance(piece, str))
     assert weave(source, store) == source
@@ -225,7 +226,7 @@ def read_by_the_cluster(found: list[Any]) -> list[Any]:
 
 
 @given(stream(plain=False))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_only_the_spans_of_references_differ(store: config.Config, pieces: Pieces) -> None:
     source = "".join(piece if isinstance(piece, str) else piece.source for piece in pieces)
     woven = weave(source, store)

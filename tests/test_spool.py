@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from secretweave.errors import SecretweaveError
 from secretweave.reading.spool import FRAME, Spool
+from tests.sizes import examples
 
 
 @given(
@@ -16,7 +17,7 @@ from secretweave.reading.spool import FRAME, Spool
     st.sampled_from([0, 1000, FRAME, 3 * FRAME, 1 << 30]),
     st.data(),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_every_range_comes_back(sizes: list[int], memory: int, data: st.DataObject) -> None:
     whole = b""
     with Spool(memory=memory) as spool:

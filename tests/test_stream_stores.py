@@ -43,8 +43,8 @@ def store(name: str, spec: str = VAULT, more: str = "") -> str:
 
 
 @pytest.fixture
-def configured(tmp_path: Path, secretweave: Command) -> "Configured":
-    return Configured(tmp_path, secretweave)
+def configured(tmp_path: Path, forked: Command) -> "Configured":
+    return Configured(tmp_path, forked)
 
 
 class Configured:

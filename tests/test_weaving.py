@@ -16,6 +16,7 @@ from secretweave.errors import Faults, SecretweaveError
 from secretweave.outputs import Outside
 from secretweave.pipeline import Run
 from secretweave.yamltree import Mapping, Node, Reading, Scalar, Sequence
+from tests.sizes import examples
 
 REFERENCES = {f"$(secret://shop/v{number})": f"v{number}" for number in range(3)}
 
@@ -135,7 +136,7 @@ def weave(source: bytes, folder: Path, values: dict[str, str], run: Run | None =
 
 
 @given(st.lists(st.tuples(TEXT, STYLE), min_size=1, max_size=4), st.tuples(VALUE, VALUE, VALUE))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_weaving_then_parsing_is_parsing_then_substituting(
     tmp_path: Path, fields: list[tuple[str, str]], chosen: tuple[str, str, str]
 ) -> None:

@@ -1,13 +1,14 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from secretweave import yamltree
 from secretweave.errors import InputError
 from secretweave.yamltree import Mapping, Node, Reading, Scalar, Sequence, parse, plain
+from tests.sizes import examples
 
 
 def holds_secret(text: str) -> bool:
@@ -128,7 +129,7 @@ def dump(value: Any) -> bytes:
 
 
 @given(VALUES)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_unpruned_it_reads_what_ruamel_reads(value: Any) -> None:
     root = parse(dump({"v": value}), WHOLE).root
     assert root is not None
@@ -147,7 +148,7 @@ def test_unpruned_it_reads_what_ruamel_reads(value: Any) -> None:
 
 
 @given(VALUES)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_pruning_loses_no_live_scalar(value: Any) -> None:
     source = dump({"v": value})
     whole, pruned = parse(source, WHOLE).root, parse(source, PRUNED).root

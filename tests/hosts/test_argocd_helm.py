@@ -563,7 +563,7 @@ def repository(folder: Path) -> Iterator[tuple[int, Path, list[str]]]:
         url = f"https://localhost:{port}/lib-1.0.0.tgz"
         index = f"apiVersion: v1\nentries: {{lib: [{{apiVersion: v2, name: lib, version: 1.0.0, urls: ['{url}']}}]}}\n"
         answers = {"/index.yaml": index.encode(), "/lib-1.0.0.tgz": packed("lib")}
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield port, authority.certificate, asked

@@ -12,9 +12,10 @@ import pytest
 
 from tests import yaml_fuzz
 from tests.hosts.programs import need
+from tests.sizes import sized
 from tests.test_proof import passes
 
-RUNS = 20_000
+RUNS = sized(20_000)
 
 
 def answers(mode: str, inputs: Iterable[bytes]) -> list[dict[str, Any]]:
