@@ -15,7 +15,7 @@ from secretweave.errors import Denied, StoreError, Unavailable, Where
 from secretweave.sdk import azure, network
 
 if TYPE_CHECKING:
-    from secretweave.stores.azurekv import Auth, Settings
+    from secretweave.sdk.azure_settings import Auth, Entra
     from secretweave.stores.base import Context, SecretKeyRef
 
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -92,7 +92,7 @@ def choice_of(auth: "Auth") -> str:
     return chosen[0] if chosen else "ambient"
 
 
-def credential(choice: str, settings: "Settings", vault: str, context: "Context", options: dict[str, Any]) -> Any:
+def credential(choice: str, settings: "Entra", vault: str, context: "Context", options: dict[str, Any]) -> Any:
     """The SDK's credential. Raises StoreError: something that it needs is not there."""
     import azure.identity as sdk
 

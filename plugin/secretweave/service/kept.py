@@ -623,7 +623,7 @@ def _read_versions(store: Store, batch: Sequence[Wanted]) -> Sequence[Outcome]:
 
 
 def _untold() -> NotFound:
-    return NotFound("only a read can tell its version")
+    return NotFound("only a read can tell its version", fix="read it")
 
 
 def _called(store: StoreConfig, config: "Config") -> str:

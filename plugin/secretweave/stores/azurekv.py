@@ -75,7 +75,8 @@ from urllib.parse import SplitResult, urlsplit
 from secretweave.errors import Denied, NotFound, StoreError, Unavailable
 from secretweave.forms import FilePath
 from secretweave.model import Record, SecretValue
-from secretweave.stores.base import PROBE, Context, Limits, SecretKeyRef, Store, Wanted
+from secretweave.sdk.azure_settings import Auth, Entra
+from secretweave.stores.base import PROBE, Context, Limits, Store, Wanted
 
 if TYPE_CHECKING:
     import threading
@@ -83,31 +84,6 @@ if TYPE_CHECKING:
     from secretweave.sdk.azure_login import Login
 
 T = TypeVar("T")
-
-
-class ManagedIdentity(NamedTuple):
-    client_id: str | None = None
-    """Of one that a user assigned; by default the one that the system assigned."""
-
-
-class WorkloadIdentity(NamedTuple):
-    client_id: str | None = None
-    """By default AZURE_CLIENT_ID."""
-    token_file: FilePath | None = None
-    """By default AZURE_FEDERATED_TOKEN_FILE."""
-
-
-class Cli(NamedTuple):
-    """Nothing to set."""
-
-
-class Auth(NamedTuple):
-    client_id: str | None = None
-    client_id_secret_ref: SecretKeyRef | None = None
-    client_secret_secret_ref: SecretKeyRef | None = None
-    workload_identity: WorkloadIdentity | None = None
-    managed_identity: ManagedIdentity | None = None
-    cli: Cli | None = None
 
 
 class Settings(NamedTuple):
@@ -174,7 +150,8 @@ def connect(settings: Settings, context: Context) -> Store:
     tls = azure.trust(settings.ca_file, context.environ)
     wire = azure.transport("the login endpoint", limits, tls, 1)
     options = {"transport": wire, **azure.retries(limits)}
-    credential = azure_login.credential(choice, settings, host, context, options)
+    entra = Entra(settings.auth, settings.tenant_id, settings.authority_host)
+    credential = azure_login.credential(choice, entra, host, context, options)
     ready = threading.Event()
     login = azure_login.Login(credential, wire, choice, settings.tenant_id, ready.set)
     client = SecretClient(
