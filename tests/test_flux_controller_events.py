@@ -3,6 +3,8 @@
 # ruff: noqa: SLF001 - events and ticks come in threads of their own; here they come one by one
 
 import json
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from secretweave import config as configs
 from secretweave.errors import Denied, NotFound, Unavailable
 from secretweave.flux import cluster
 from secretweave.flux.controller.queue import Key
-from secretweave.flux.controller.reconcile import Done
+from secretweave.flux.controller.reconcile import Done, sweep_temporary
 from secretweave.flux.controller.run import Controller, Terms
 from secretweave.model import Record, SecretFields
 from secretweave.stores.base import Wanted
@@ -198,6 +200,20 @@ def test_a_defect_is_in_the_objects_status_without_its_message(
     (ready,) = (each for each in status["conditions"] if each["type"] == "Ready")
     assert ready["message"].startswith("the controller failed at it (KeyError), which is a defect of its own")
     assert "hunter2" not in json.dumps(status)
+
+
+def test_folders_that_a_crash_has_left_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    names = ("secretweave-flux-old", "secretweave-flux-new", "secretweave-other", "someone-else")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifests.yaml").write_text("a: b\n")
+        if name != "secretweave-flux-new":
+            os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "secretweave-flux-link").symlink_to(tmp_path / "someone-else")
+    sweep_temporary()
+    assert {path.name for path in tmp_path.iterdir()} == {*names[1:], "secretweave-flux-link"}
+    assert (tmp_path / "someone-else" / "manifests.yaml").exists()
 
 
 def test_a_worker_that_ended_is_told_to_who_can_start_the_controller_again(controller: Controller):

@@ -13,8 +13,8 @@ and may have
     def words(settings: Settings) -> frozenset[str]    segments of a ref that are no part of a secret's name, where one
                                                        secret has several spellings: no tenant may be called like that
 
-`connect` imports the SDK (through secretweave.sdk), not the module: start-up counts. A new store adds one file, and no
-line elsewhere.
+Its Store may be a BatchStore, a ProbedStore and a VersionedStore, too. `connect` imports the SDK (through
+secretweave.sdk), not the module: start-up counts. A new store adds one file, and no line elsewhere.
 """
 
 import time

@@ -16,7 +16,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from secretweave import pipeline, report
@@ -56,6 +56,10 @@ RENDERED_BYTES_KEPT = 64 << 20
 STATUS_SECONDS = 30.0
 """lastRefreshTime alone is not written more often: each write goes to everybody who watches."""
 PIECE_BYTES = 1 << 20
+TEMPORARY = "secretweave-flux-"
+"""What the names of temporary folders begin with."""
+TEMPORARY_SECONDS = 2 * resource.TIMEOUT_SECONDS_MAX
+"""No attempt has one for longer."""
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 5.0, 300.0
 """Between which the longest pause after failures lies."""
 
@@ -680,13 +684,29 @@ def _without_numbers(text: str) -> str:
     return re.sub(r"[0-9]+", "#", text)
 
 
+def sweep_temporary() -> None:
+    """Removes temporary folders that a crash has left: /tmp of a Pod outlives its container."""
+    import shutil
+    import tempfile
+
+    place = tempfile.gettempdir()
+    with suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if not entry.name.startswith(TEMPORARY) or not entry.is_dir(follow_symlinks=False):
+                continue
+            with suppress(OSError):
+                found = entry.stat(follow_symlinks=False)
+                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > TEMPORARY_SECONDS:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
 @contextmanager
 def _temporary() -> Iterator[str]:
     """A folder of this process' user alone, gone afterwards."""
     import tempfile
 
     try:
-        with tempfile.TemporaryDirectory(prefix="secretweave-") as folder:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
             yield folder
     except OSError as error:
         what = "the controller cannot use its folder for temporary files"

@@ -21,7 +21,7 @@ from secretweave.flux.controller import events, keys, lease, resource
 from secretweave.flux.controller.polling import Polling
 from secretweave.flux.controller.published import Published
 from secretweave.flux.controller.queue import Key, Queue
-from secretweave.flux.controller.reconcile import Done, Parts, Reconciler
+from secretweave.flux.controller.reconcile import Done, Parts, Reconciler, sweep_temporary
 from secretweave.flux.controller.sharing import Shared
 from secretweave.flux.controller.watch import Metrics, Watch
 from secretweave.outputs import Outside
@@ -363,6 +363,7 @@ class Controller:
                     self.watch.states(kind, [state for key, state in states.items() if key.plural == plural])
                 if self._ticked > swept + SWEEP_SECONDS:
                     swept = self._ticked
+                    sweep_temporary()
                     self._compare()
             except Exception as error:  # noqa: BLE001 - the next tick may go well
                 self.watch.crashed(error)
