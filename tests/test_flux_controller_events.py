@@ -23,6 +23,9 @@ from secretweave.model import Record, SecretFields
 from secretweave.stores.base import Wanted
 from tests.flux_api import Memory
 
+# The end of each test waits for its servers; what it proves is the order of our own calls.
+pytestmark = pytest.mark.once
+
 WEB = Key("shop", "web")
 
 

@@ -26,6 +26,9 @@ from secretweave.service import serving
 from secretweave.service.serving import Serving
 from tests.flux_api import Memory
 
+# Pauses of a Lease and of servers; what it proves is what our own records say.
+pytestmark = pytest.mark.once
+
 WEB, API = Key("shop", "web"), Key("shop", "api")
 
 

@@ -16,6 +16,9 @@ from secretweave.flux.docker import Login
 from tests.conftest import Command
 from tests.servers.registry import StandIn, stand_in
 
+# What `requests` makes of a registry's answers.
+pytestmark = pytest.mark.sdk
+
 DATA = b"some bytes"
 MANIFEST = b'{"schemaVersion": 2}'
 

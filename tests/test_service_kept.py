@@ -29,6 +29,9 @@ from secretweave.stores.base import CallLimits, Context, Store
 from secretweave.stores.vault import Settings
 from tests.hosts.vault_store import Asked, Said, Scripted, say, scripted
 
+# Threads and locks of ours, and a third of the time are pauses.
+pytestmark = pytest.mark.once
+
 APP = App("web", "shop", "default", "", "", ())
 ROLE = Auth(app_role=AppRole(role_id="{project}"))
 

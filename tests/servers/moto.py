@@ -46,12 +46,16 @@ class Changed(NamedTuple):
 class Moto:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self._clients: dict[tuple[str, str, Keys], Any] = {}
+        """A tenth of a second each to make."""
 
     def client(self, service: str, region: str = REGION, keys: Keys = ANY_KEYS) -> Any:
         """boto3's, for the test's own hands."""
         boto3 = pytest.importorskip("boto3")
-        session = boto3.session.Session(keys.id, keys.secret, keys.token, region_name=region)
-        return session.client(service, endpoint_url=self.url)
+        if (service, region, keys) not in self._clients:
+            session = boto3.session.Session(keys.id, keys.secret, keys.token, region_name=region)
+            self._clients[service, region, keys] = session.client(service, endpoint_url=self.url)
+        return self._clients[service, region, keys]
 
     def reset(self) -> None:
         """Forgets all that it was told, and asks for no permission."""
