@@ -190,7 +190,7 @@ def together(
     stores: Sequence[tuple[Adapter, Promise]], folder: Path, authority: Authority, more: Mapping[str, str] | None = None
 ) -> Ran:
     """One run that asks each of several stores, called s0, s1 ..., for all its secrets, and for *more* references."""
-    config, environ, asked = settings(GOOD.limits), dict[str, str](), dict[str, str]()
+    config, environ, asked = settings("{deadline: 60s, request: 30s}"), dict[str, str](), dict[str, str]()
     with ExitStack() as fronts:
         for index, (adapter, promise) in enumerate(stores):
             name = f"s{index}"
