@@ -152,8 +152,8 @@ def test_what_is_asked_for_by_hand_is_not_served_from_what_was_read_before(contr
     controller._shared.keep(key, record, 60, time.monotonic())
     controller._saw("MODIFIED", asked)
     assert controller._shared.find(key, 60) is record
-    controller._saw_mapping("ADDED", woven())
-    controller._saw_mapping("MODIFIED", asked)
+    controller._saw("ADDED", woven(), "secretmappings")
+    controller._saw("MODIFIED", asked, "secretmappings")
     assert controller._shared.find(key, 60) is None
 
 

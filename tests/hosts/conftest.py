@@ -13,6 +13,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it ships no py.typed
 
 from tests.hosts.cluster import cluster
+from tests.hosts.flux_world import Upstream
 from tests.hosts.programs import Helm, Kubectl, need
 from tests.hosts.vault import VaultServer
 from tests.hosts.vault import vault as start_vault
@@ -173,3 +174,11 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VaultServer]:
     """A Vault over TLS that the tests share: each makes engines and policies of its own names."""
     with start_vault(tmp_path_factory.mktemp("vault")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    """What serves the archives of a SecretWeave's source."""
+    found = Upstream()
+    yield found
+    found.end()

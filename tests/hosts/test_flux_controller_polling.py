@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secretweave.flux.controller.queue import Key
-from tests.hosts.test_flux_controller_reconcile import KEY, SECRET, Upstream, World
+from tests.hosts.flux_world import KEY, SECRET, Upstream, World
 from tests.hosts.vault_store import Asked, Said, say, scripted
 
 OTHER = Key("shop", "other")
@@ -46,13 +46,6 @@ class Vault:
     def taken(self) -> list[str]:
         found, self.asked = self.asked, []
         return found
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    found = Upstream()
-    yield found
-    found.end()
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ class Kept:
 
     def keeping(self, asker: Asker, config: "Config") -> Keeping:
         """For one run on behalf of *asker*; *config* is the service's."""
-        borrow = self._borrowing(asker, config)
+        borrow = self._borrowing(asker, config, _Loan)
 
         def opened(store: StoreConfig, context: Context) -> Store:
             told = self._watch.reading(asker, store.id, _called(store, config))
@@ -148,18 +148,20 @@ class Kept:
 
         Raises StoreError: it cannot be opened, or tells none.
         """
-        borrow = self._borrowing(asker, config)
+        borrow = self._borrowing(asker, config, _VersionsLoan)
 
         def opened(store: StoreConfig, context: Context) -> Store:
             loan = borrow(store, context)
-            if not loan.is_versioned:
+            if not loan.batching:
                 loan.close()
                 raise _untold()
-            return _Versions(loan)
+            return _lent(loan, lambda _wanted, _outcome: None)
 
         return opened
 
-    def _borrowing(self, asker: Asker, config: "Config") -> "Callable[[StoreConfig, Context], _Loan]":
+    def _borrowing(
+        self, asker: Asker, config: "Config", loan: "type[_Loan]"
+    ) -> "Callable[[StoreConfig, Context], _Loan]":
         settings = config.settings
         # What a client depends on beside its own settings: where its credentials lie, what its errors may tell.
         common = frozen(
@@ -167,7 +169,8 @@ class Kept:
         )
 
         def borrow(store: StoreConfig, context: Context) -> _Loan:
-            return self._borrow((common, frozen(store)), asker.identity, _called(store, config), store, context)
+            name = _called(store, config)
+            return self._borrow(loan(self), (common, frozen(store)), asker.identity, name, store, context)
 
         return borrow
 
@@ -218,12 +221,13 @@ class Kept:
         for thread in closing:
             thread.join(max(ends - time.monotonic(), 0))
 
-    def _borrow(self, key: object, identity: str, name: str, config: StoreConfig, context: Context) -> "_Loan":
-        """Raises StoreError."""
+    def _borrow(
+        self, loan: "_Loan", key: object, identity: str, name: str, config: StoreConfig, context: Context
+    ) -> "_Loan":
+        """*loan*, with a client in it. Raises StoreError."""
         limits = context.limits
         assert isinstance(limits, CallLimits), "the context is one for a store that is kept"
         ends = time.monotonic() + limits.seconds
-        loan = _Loan(self)
         while True:
             with self._lock:
                 slot = self._slots.get(key) or _Slot(identity, name)
@@ -501,24 +505,28 @@ class _Loan:
         store: BatchStore = self._mine.store  # type: ignore[assignment]  # `batching` says so
         return self._kept.call(self, self._mine, lambda: store.batches(wanted), asks=False)
 
-    @property
-    def is_versioned(self) -> bool:
-        return hasattr(self._mine.store, "versions")
-
-    def version_batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
-        store: VersionedStore = self._mine.store  # type: ignore[assignment]  # `is_versioned` says so
-        return self._kept.call(self, self._mine, lambda: store.version_batches(wanted), asks=False)
-
     def ask(self, batch: Sequence[Wanted]) -> Sequence[Outcome]:
         return self._kept.share(self, self._mine, batch, _read)
-
-    def ask_versions(self, batch: Sequence[Wanted]) -> Sequence[Outcome]:
-        return self._kept.share(self, self._mine, batch, _read_versions)
 
     def close(self) -> None:
         client, self.client = self.client, None
         if client is not None:
             self._kept.give_back(self, client)
+
+
+class _VersionsLoan(_Loan):
+    """One that is asked for versions in the place of records."""
+
+    @property
+    def batching(self) -> bool:
+        return hasattr(self._mine.store, "versions")
+
+    def batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
+        store: VersionedStore = self._mine.store  # type: ignore[assignment]  # `batching` says so
+        return self._kept.call(self, self._mine, lambda: store.version_batches(wanted), asks=False)
+
+    def ask(self, batch: Sequence[Wanted]) -> Sequence[Outcome]:
+        return self._kept.share(self, self._mine, batch, _read_versions)
 
 
 class _Local:
@@ -582,29 +590,6 @@ class _LentBatching(_Lent):
 
 def _lent(of: _Loan | _Local, told: Told) -> Store:
     return _LentBatching(of, told) if of.batching else _Lent(of, told)
-
-
-class _Versions:
-    """A store that is asked for versions in the place of records."""
-
-    def __init__(self, of: _Loan) -> None:
-        self._of = of
-        self.concurrency = of.concurrency
-
-    def fetch(self, ref: str, version: str | None) -> Record:
-        (outcome,) = self.fetch_batch([Wanted(ref, version)])
-        if isinstance(outcome, StoreError):
-            raise outcome
-        return outcome
-
-    def batches(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[Wanted]]:
-        return self._of.version_batches(wanted)
-
-    def fetch_batch(self, batch: Sequence[Wanted]) -> Sequence[Outcome]:
-        return self._of.ask_versions(batch)
-
-    def close(self) -> None:
-        self._of.close()
 
 
 Ask = Callable[[Store, Sequence[Wanted]], Sequence[Outcome]]

@@ -97,26 +97,18 @@ class ParameterStore(BatchingStore):
         return Spot(parameter.region, parameter.name, "arns" if parameter.name.startswith("arn:") else "names")
 
     def read(self, wanted: Wanted) -> Record:
-        parameter = self._parameter(wanted)
-        try:
-            answer = self.aws.call(parameter.region, "get_parameter", Name=str(parameter), WithDecryption=True)
-        except Refused as refusal:
-            raise self._fault(refusal, parameter) from None
-        return _record(answer.get("Parameter", {}))
+        return _record(self._entry(wanted, decrypted=True))
 
     def read_several(self, batch: Sequence[Wanted]) -> Mapping[Wanted, Outcome]:
-        parameters = {each: self._parameter(each) for each in batch}
-        region = parameters[batch[0]].region
-        names = [str(parameter) for parameter in parameters.values()]
-        answer = self.aws.call(region, "get_parameters", Names=names, WithDecryption=True)
+        entries, unknown = self._entries(batch, decrypted=True)
         outcomes: dict[Wanted, Outcome] = {}
-        for each, parameter in parameters.items():
-            fitting = [entry for entry in answer.get("Parameters", ()) if _is_of(entry, parameter)]
-            if str(parameter) in answer.get("InvalidParameters", ()):
+        for each, entry in entries.items():
+            parameter = self._parameter(each)
+            if str(parameter) in unknown:
                 outcomes[each] = _missing(parameter, is_version=False)
-            elif len(fitting) == 1:
+            elif entry is not None:
                 try:
-                    outcomes[each] = _record(fitting[0])
+                    outcomes[each] = _record(entry)
                 except StoreError as error:
                     outcomes[each] = error
         return outcomes
@@ -139,22 +131,35 @@ class ParameterStore(BatchingStore):
 
     def _version_of(self, wanted: Wanted) -> str | None:
         """Raises StoreError."""
-        parameter = self._parameter(wanted)
-        try:
-            answer = self.aws.call(parameter.region, "get_parameter", Name=str(parameter), WithDecryption=False)
-        except Refused as refusal:
-            raise self._fault(refusal, parameter) from None
-        return _version(answer.get("Parameter", {}))
+        return _version(self._entry(wanted, decrypted=False))
 
     def _versions_of(self, batch: Sequence[Wanted]) -> Mapping[Wanted, str | StoreError | None]:
+        entries, _ = self._entries(batch, decrypted=False)
+        return {each: _version(entry) if entry is not None else None for each, entry in entries.items()}
+
+    def _entry(self, wanted: Wanted, *, decrypted: bool) -> Mapping[str, Any]:
+        """What AWS says of one. Raises StoreError."""
+        parameter = self._parameter(wanted)
+        try:
+            answer = self.aws.call(parameter.region, "get_parameter", Name=str(parameter), WithDecryption=decrypted)
+        except Refused as refusal:
+            raise self._fault(refusal, parameter) from None
+        found: Mapping[str, Any] = answer.get("Parameter", {})
+        return found
+
+    def _entries(
+        self, batch: Sequence[Wanted], *, decrypted: bool
+    ) -> tuple[Mapping[Wanted, Mapping[str, Any] | None], Sequence[str]]:
+        """What AWS says of each, None where that is nothing or in doubt; and the names that it does not know."""
         parameters = {each: self._parameter(each) for each in batch}
+        region = parameters[batch[0]].region
         names = [str(parameter) for parameter in parameters.values()]
-        answer = self.aws.call(parameters[batch[0]].region, "get_parameters", Names=names, WithDecryption=False)
-        told: dict[Wanted, str | StoreError | None] = {}
+        answer = self.aws.call(region, "get_parameters", Names=names, WithDecryption=decrypted)
+        entries: dict[Wanted, Mapping[str, Any] | None] = {}
         for each, parameter in parameters.items():
             fitting = [entry for entry in answer.get("Parameters", ()) if _is_of(entry, parameter)]
-            told[each] = _version(fitting[0]) if len(fitting) == 1 else None
-        return told
+            entries[each] = fitting[0] if len(fitting) == 1 else None
+        return entries, answer.get("InvalidParameters", ())
 
     def _parameter(self, wanted: Wanted) -> Parameter:
         is_arn = wanted.ref.startswith("arn:")

@@ -41,8 +41,8 @@ class Polling:
 
     def changed(
         self, asker: "Asker", reads: Sequence[Read], config: "Config", outside: Outside, seconds: float
-    ) -> int | None:
-        """How many of *reads* are another version now; None: that cannot be told.
+    ) -> bool | None:
+        """Is any of *reads* another version now? None: that cannot be told.
 
         *seconds*: so long ago it may have been told to another object of the same identity.
         """
@@ -65,7 +65,7 @@ class Polling:
         for key in others:
             # Else the run that follows would have the value that was.
             self._shared.drop(key, but=told.get(key))
-        return len(others) if len(told) == len(known) else None
+        return bool(others) if len(told) == len(known) else None
 
     def tidy(self) -> None:
         """To be called now and then."""

@@ -37,7 +37,6 @@ from secretweave.flux.controller.queue import Key
 from secretweave.flux.controller.resource import Condition, Spec
 from secretweave.flux.controller.sharing import Read, Reads
 from secretweave.outputs import Keeping, Outside, Sealing
-from secretweave.service.kept import frozen
 from secretweave.service.watch import Asker, outcome_of
 
 if TYPE_CHECKING:
@@ -226,7 +225,7 @@ class Reconciler:
         with _reason(resource.STORE):
             bound = stores.configured(parts.api, config, key.namespace, has_account=bool(spec.account))
         narrowed = _narrowed(bound, spec)
-        of = frozen((source, spec, narrowed, sealed_for.recipients if sealed_for else ()))
+        of = source, spec, narrowed, sealed_for.recipients if sealed_for else ()
         current = _published(artifact)
         try:
             woven = self._still(key, obj, spec, of, config)
@@ -303,7 +302,7 @@ class Reconciler:
         seconds = min(config.settings.flux.share_seconds, spec.refresh)
         changed = parts.polling.changed(asker, woven.reads, config, outside, seconds)
         parts.watch.polled(key, len(woven.reads), changed)
-        return woven if changed == 0 else None
+        return woven if changed is False else None
 
     def _weave(
         self,

@@ -223,13 +223,13 @@ class Controller:
             kinds[group, version, plural] = partial(self._saw_source, kind)
         if self._terms.secret_mappings:
             group, version = MAPPING_VERSION.split("/")
-            kinds[group, version, MAPPINGS] = self._saw_mapping
+            kinds[group, version, MAPPINGS] = partial(self._saw, plural=MAPPINGS)
         return kinds
 
     # Events. They come in kopf's thread, and so do no more than to note and to queue.
 
-    def _saw(self, what: str, obj: Mapping[str, Any]) -> None:
-        key = Key(obj["metadata"]["namespace"], obj["metadata"]["name"])
+    def _saw(self, what: str, obj: Mapping[str, Any], plural: str = resource.PLURAL) -> None:
+        key = Key(obj["metadata"]["namespace"], obj["metadata"]["name"], plural)
         if what == "DELETED":
             with self._lock:
                 self._objects.pop(key, None)
@@ -274,15 +274,6 @@ class Controller:
         if is_other:
             for key in using:
                 self._queue.add(key)
-
-    def _saw_mapping(self, what: str, obj: Mapping[str, Any]) -> None:
-        key = Key(obj["metadata"]["namespace"], obj["metadata"]["name"], MAPPINGS)
-        if what == "DELETED":
-            with self._lock:
-                self._objects.pop(key, None)
-            self._queue.add(key)
-        elif self._is_new(key, _seen(obj)):
-            self._queue.add(key)
 
     # Workers.
 

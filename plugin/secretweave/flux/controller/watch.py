@@ -50,8 +50,8 @@ class Watch(watch.Watch):
         self.metrics.reconciled.labels(kind, outcome).inc()
         self.metrics.seconds.labels(kind).observe(seconds)
 
-    def polled(self, key: Key, secrets: int, changed: int | None) -> None:
-        """For one object; *changed*: how many have another version; None: that could not be told."""
+    def polled(self, key: Key, secrets: int, changed: bool | None) -> None:
+        """For one object; *changed*: has any another version? None: that could not be told."""
         outcome = "untold" if changed is None else "changed" if changed else "unchanged"
         self.note("polled", namespace=key.namespace, object=key.name, secrets=secrets, outcome=outcome)
         self.metrics.polls.labels(outcome).inc()
