@@ -200,9 +200,31 @@ def test_a_defect_is_in_the_objects_status_without_its_message(
         assert time.monotonic() < ends, status
         time.sleep(0.02)
     controller._drain(controller._workers)
+    assert controller._states == {WEB: "not ready"}
     (ready,) = (each for each in status["conditions"] if each["type"] == "Ready")
     assert ready["message"].startswith("the controller failed at it (KeyError), which is a defect of its own")
     assert "hunter2" not in json.dumps(status)
+
+
+@pytest.mark.parametrize("error", [Unavailable("the store is down"), KeyError("x")])
+def test_a_mapping_that_fails_is_not_counted_as_ready(
+    controller: Controller, error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    controller._begin()
+    mapping = WEB._replace(plural="secretmappings")
+    controller._states[mapping] = "ready"
+
+    def reconcile(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(controller._mappings, "reconcile", reconcile)
+    controller._saw("ADDED", woven(), "secretmappings")
+    ends = time.monotonic() + 10
+    while controller._states[mapping] == "ready":
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    controller._drain(controller._workers)
+    assert controller._states[mapping] == "not ready"
 
 
 def test_folders_that_a_crash_has_left_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

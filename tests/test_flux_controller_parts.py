@@ -555,6 +555,41 @@ class TestPublished:
         published.put(WEB, b"2")
         assert (folder / f"{second.digest[7:]}.tar.gz").read_bytes() == b"2"
 
+    def test_what_is_taken_up_again_is_not_removed_by_who_collects_the_replaced(
+        self, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        folder = tmp_path / "data" / "shop" / "web"
+        first, second = published.put(WEB, b"1"), published.put(WEB, b"2")
+        published.tidy(WEB, second.digest)
+        for each in (first, second):
+            os.utime(folder / f"{each.digest[7:]}.tar.gz", (0, 0))
+        reached, unlink = threading.Event(), os.unlink
+
+        def slow(path: str) -> None:
+            reached.set()
+            time.sleep(0.3)
+            unlink(path)
+
+        monkeypatch.setattr(os, "unlink", slow)
+        collecting = threading.Thread(target=published.expire, args=([WEB],))
+        collecting.start()
+        assert reached.wait(5)
+        assert published.put(WEB, b"1") == first
+        collecting.join(5)
+        assert published.archive(WEB, first.digest) == first
+
+    def test_what_an_object_takes_up_that_was_made_again_is_not_swept_with_what_was_before(
+        self, published: Published, tmp_path: Path
+    ):
+        found = published.put(WEB, b"1")
+        os.utime(tmp_path / "data" / "shop" / "web" / f"{found.digest[7:]}.tar.gz", (0, 0))
+        again = Published(str(tmp_path / "data"), "http://secretweave.flux-system.svc")
+        # Listed before the object was there.
+        again.put(WEB, b"1")
+        again.expire([])
+        again.sweep([])
+        assert again.archive(WEB, found.digest) == found
+
     @pytest.mark.parametrize("digest", ["", "sha256:", "sha256:../api/{}", "../api/{}", "{}\n"])
     def test_a_digest_leads_nowhere_else(self, published: Published, digest: str):
         other = published.put(API, b"y")
@@ -594,9 +629,26 @@ class TestPublished:
         assert time.monotonic() - begun < 4
         slow.close()
 
-    def test_no_more_than_so_many_are_served(self, port: int):
+    def test_who_asks_nothing_makes_room_for_who_does(self, port: int):
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * serving.CONNECTIONS_MAX)]
+        for _ in range(20):
+            assert self.ask(port, "/")[0] == 404
+        # The oldest went first.
+        held[0].settimeout(5)
+        assert held[0].recv(100) == b""
+        held[-1].sendall(b"GET / HTTP/1.0\r\n\r\n")
+        held[-1].settimeout(5)
+        assert held[-1].recv(100).startswith(b"HTTP/1.0 404 ")
+        for each in held:
+            each.close()
+
+    def test_no_more_than_so_many_are_served(self, port: int, published: Published):
+        found = published.put(WEB, os.urandom(16 << 20))
         held = [socket.create_connection(("127.0.0.1", port)) for _ in range(serving.CONNECTIONS_MAX)]
-        time.sleep(0.3)
+        for each in held:
+            each.sendall(f"GET /{found.path} HTTP/1.0\r\n\r\n".encode())
+            each.settimeout(10)
+            assert each.recv(100).startswith(b"HTTP/1.0 200 ")
         with pytest.raises((ConnectionError, http.client.HTTPException)):
             self.ask(port, "/")
         for each in held:

@@ -66,8 +66,10 @@ class Cluster:
         self.events.append((reason, message))
 
 
-def mappings(cluster: Cluster, warnings: list[str]) -> Mappings:
-    def outside(_namespace: str, _names: str) -> Outside:
+def mappings(cluster: Cluster, warnings: list[str], named: list[str] | None = None) -> Mappings:
+    def outside(_namespace: str, names: str) -> Outside:
+        if named is not None:
+            named.append(names)
         return Outside({}, time.monotonic() + 10, warnings.append)
 
     return Mappings(cast("Api", cluster), Config, outside, warnings.append)
@@ -122,6 +124,17 @@ def test_what_another_mapping_has_just_written_is_looked_at_again(conflicts: int
             found.reconcile("shop", "app", MAPPING)
     assert cluster.done == ["apply 7", "apply 7"]
     assert [reason for reason, _ in cluster.events] == [told]
+
+
+@pytest.mark.parametrize(("count", "names"), [(1, "0"), (3, "0, 1, 2"), (500, "0, 1, 2 and 497 more")])
+def test_a_line_of_the_log_has_an_end_however_many_mappings_feed_one_secret(count: int, names: str):
+    feeding = [
+        {**MAPPING, "metadata": {**MAPPING["metadata"], "name": str(each), "creationTimestamp": f"{each:04}"}}
+        for each in range(count)
+    ]
+    named: list[str] = []
+    mappings(Cluster(None, secretmappings=feeding), [], named).reconcile("shop", "0", feeding[0])
+    assert named == [names]
 
 
 def test_a_cluster_without_the_kind_has_no_mappings():

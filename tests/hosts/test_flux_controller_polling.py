@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from secretweave.errors import Denied
+from secretweave.flux.controller import reconcile
 from secretweave.flux.controller.queue import Key
 from tests.hosts.flux_world import KEY, SECRET, Upstream, World
 from tests.hosts.vault_store import Asked, Said, say, scripted
@@ -155,6 +157,24 @@ def test_a_secret_that_is_gone_is_told(world: World, vault: Vault):
     assert "nothing is stored at" in world.message()
 
 
+def test_a_login_that_is_refused_once_is_no_reason_not_to_ask_again(
+    world: World, vault: Vault, monkeypatch: pytest.MonkeyPatch
+):
+    woven(world, vault)
+    with monkeypatch.context() as patch:
+
+        def refused(*_: object) -> object:
+            raise Denied("the login is refused")
+
+        patch.setattr("secretweave.service.kept.Kept.telling_versions", lambda *_: refused)
+        world.shared.clear()
+        assert world.run().ok
+    world.shared.clear()
+    assert world.run().ok
+    assert vault.taken() == ["data db", "metadata db"]
+    assert outcomes(world) == ["untold", "unchanged"]
+
+
 @pytest.mark.parametrize("what", ["asked by hand", "the spec", "the source", "the configuration", "a lost archive"])
 def test_whatever_else_is_new_has_values_read(world: World, vault: Vault, what: str):
     woven(world, vault)
@@ -180,6 +200,76 @@ def test_at_the_interval_values_are_read(world: World, vault: Vault):
     world.weave(interval="1s", refreshInterval="1s")
     woven(world, vault)
     time.sleep(1.1)
+    assert world.run().ok
+    assert vault.taken() == ["data db"]
+
+
+def test_between_two_turns_no_interval_is_passed_over(world: World, vault: Vault, monkeypatch: pytest.MonkeyPatch):
+    world.weave(interval="10m", refreshInterval="9m")
+    assert world.run().after == 540
+    vault.taken()
+    real = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 540)
+    after = world.run().after
+    assert after is not None
+    assert 50 < after <= 60
+    assert vault.taken() == ["metadata db"]
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 540 + after)
+    assert world.run().after == 540
+    assert vault.taken() == ["data db"]
+
+
+@pytest.mark.parametrize("hindrance", ["no source", "suspended"])
+def test_what_is_asked_for_by_hand_stays_owed_where_the_turn_comes_to_nothing(
+    world: World, vault: Vault, hindrance: str
+):
+    woven(world, vault)
+    repository = world.memory.objects["gitrepositories", "shop", "web"]
+    obj = world.memory.objects["secretweaves", "shop", "web"]
+    obj["metadata"].setdefault("annotations", {})["reconcile.fluxcd.io/requestedAt"] = "now"
+    world.shared.renew("shop")
+    status = repository["status"]
+    if hindrance == "suspended":
+        obj["spec"]["suspend"] = True
+        assert world.run().outcome == "suspended"
+    else:
+        repository["status"] = {}
+        assert not world.run().ok
+    assert world.status["lastHandledReconcileAt"] == "now"
+    repository["status"] = status
+    obj["spec"]["suspend"] = False
+    assert world.run().ok, world.message()
+    assert vault.taken() == ["data db"]
+    assert outcomes(world) == []
+
+
+def test_asking_and_weaving_have_one_deadline_together(world: World, vault: Vault, monkeypatch: pytest.MonkeyPatch):
+    woven(world, vault)
+    deadlines = []
+    real = reconcile._archived  # noqa: SLF001 - what it is given
+
+    def changed(*given: object) -> None:
+        deadlines.append(given[3].deadline)  # type: ignore[attr-defined]
+        time.sleep(0.1)
+
+    def archived(*given: object) -> object:
+        deadlines.append(given[4].deadline)  # type: ignore[attr-defined]
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("secretweave.flux.controller.polling.Polling.changed", lambda _, *given: changed(*given))
+    monkeypatch.setattr(reconcile, "_archived", archived)
+    assert world.run().ok, world.message()
+    first, second = deadlines
+    assert first == second
+
+
+def test_of_an_object_that_is_being_deleted_nothing_is_kept(world: World, vault: Vault):
+    woven(world, vault)
+    obj = world.memory.objects["secretweaves", "shop", "web"]
+    obj["metadata"]["deletionTimestamp"] = "2026-01-31T12:00:00Z"
+    assert world.run().outcome == "gone"
+    del obj["metadata"]["deletionTimestamp"]
+    world.shared.clear()
     assert world.run().ok
     assert vault.taken() == ["data db"]
 

@@ -10,6 +10,7 @@ import pyrage  # type: ignore[import-untyped]  # a C extension without stubs
 import pytest
 from ruamel.yaml import YAML
 
+from secretweave.config import Config
 from secretweave.errors import Denied
 from secretweave.flux import unpack
 from secretweave.flux.controller.reconcile import Done
@@ -415,11 +416,13 @@ class Lent(NamedTuple):
 
 
 class TestSharing:
-    def lent(self, shared: Shared, identity: tuple[str, str], store: type[Counting] = Counting) -> Lent:
+    def lent(
+        self, shared: Shared, identity: tuple[str, str], store: type[Counting] = Counting, config: Config | None = None
+    ) -> Lent:
         log: list[str] = []
         inner = Keeping(lambda _config, _context: store(log), lambda _text: None)
         asker = Asker(":".join(identity), "web")
-        return Lent(shared.over(inner, asker, 5, frozenset({"vault"})), log)
+        return Lent(shared.over(inner, asker, config or Config(), 5), log)
 
     def opened(self, keeping: Keeping, settings: str = "a") -> Store:
         config = StoreConfig("vault", None, "vault", settings, False)
@@ -438,6 +441,34 @@ class TestSharing:
         assert second.log == ["db", "db"]
         reads = [(each["namespace"], each.get("account")) for each in world.lines if each["event"] == "read"]
         assert reads == [("shop", "reader")], "what is not asked of the store is in the log, too"
+        assert b'secretweave_reads_shared_total{store="(of a namespace)"} 1.0' in world.watch.metrics.text()
+
+    def test_with_credentials_from_elsewhere_it_is_another_store(self, world: World):
+        shared = Shared(world.watch)
+        settings = Config().settings
+        credentials = settings.credentials._replace(folder="/elsewhere")
+        changed = (settings._replace(credentials=credentials), settings._replace(operator_namespace="other"))
+        configs = [None, None, *(Config(settings=each) for each in changed)]
+        lent = [self.lent(shared, ("shop", ""), config=config) for config in configs]
+        for each in lent:
+            self.opened(each.keeping).fetch("db", None)
+        assert [each.log for each in lent] == [["db"], [], ["db"], ["db"]]
+
+    def test_what_was_asked_for_later_stands_whichever_answer_comes_first(self, world: World):
+        shared, now = Shared(world.watch), time.monotonic()
+        key = ("shop:", "a store", Wanted("db", None))
+        old, new = (Record(SecretValue(value), version) for value, version in ((b"a", "1"), (b"b", "2")))
+        shared.keep(key, new, 60, now)
+        shared.keep(key, old, 60, now - 1)
+        assert shared.find(key, 60) is new
+        # A read that was under way while another version was told.
+        shared.keep_version(key, "3", 60, now + 1)
+        shared.drop(key, but="3")
+        shared.keep(key, new, 60, now + 0.5)
+        assert shared.find(key, 60) is None
+        third = Record(SecretValue(b"c"), "3")
+        shared.keep(key, third, 60, now + 0.5)
+        assert shared.find(key, 60) is third
 
     def test_who_asks_by_hand_reads_anew_and_others_have_the_use_of_it(self, world: World):
         shared = Shared(world.watch)

@@ -47,6 +47,8 @@ OPERATOR_LABEL = "app.kubernetes.io/name=humanitec-operator"
 OPERATOR_NAMESPACES = ("humanitec-operator-system", "humanitec-operator")
 """Where the vendor's pages install it; beside the operator's namespace of the configuration."""
 OPERATOR_KNOWN_SECONDS = 60.0
+SHOWN = 3
+"""So many mappings' names are in a line of the audit log: there is no end of what may feed one Secret."""
 TOOLS = ("kubectl.kubernetes.io/", "argocd.argoproj.io/", "helm.sh/", "meta.helm.sh/", "config.kubernetes.io/")
 TOOL_SUFFIX = ".toolkit.fluxcd.io"
 TOOL_KEYS = frozenset({"app.kubernetes.io/instance", "app.kubernetes.io/managed-by"})
@@ -199,8 +201,9 @@ class Mappings:
         sources = [("the cluster", io.BytesIO(yaml(_document(each)))) for each in feeding]
         run = pipeline.Run(output="secret", namespace=namespace, identity=namespace, destination=namespace)
         out = io.BytesIO()
-        names = ", ".join(_meta(each)["name"] for each in feeding)
-        pipeline.weave(sources, out, config, run, self._outside(namespace, names))
+        names = ", ".join(_meta(each)["name"] for each in feeding[:SHOWN])
+        more = f" and {len(feeding) - SHOWN} more" if len(feeding) > SHOWN else ""
+        pipeline.weave(sources, out, config, run, self._outside(namespace, names + more))
         # JSON goes in, and so JSON comes out.
         secret: dict[str, Any] = json.loads(out.getvalue())
         return secret

@@ -38,8 +38,6 @@ FAILURES_MAX = 2
 LEFT_SECONDS = 60.0
 """A client that was dropped is closed after so long without a call, though a request has never given it back; and what
 is known of a store that has no client is forgotten."""
-IN_STREAM = "(in the stream)"
-"""What the metrics call each store that is not the configuration's: there is no end of them."""
 CLOSING_SECONDS_MAX = 3.0
 """At the service's end, for all clients together."""
 SLACK_SECONDS = 1.0
@@ -136,7 +134,7 @@ class Kept:
         borrow = self._borrowing(asker, config, _Loan)
 
         def opened(store: StoreConfig, context: Context) -> Store:
-            told = self._watch.reading(asker, store.id, _called(store, config))
+            told = self._watch.reading(asker, store.id, self._watch.called(store, config))
             if stores.is_local(store.type):
                 return _lent(_Local(stores.open_store(store, context)), told)
             return _lent(borrow(store, context), told)
@@ -162,15 +160,13 @@ class Kept:
     def _borrowing(
         self, asker: Asker, config: "Config", loan: "type[_Loan]"
     ) -> "Callable[[StoreConfig, Context], _Loan]":
-        settings = config.settings
-        # What a client depends on beside its own settings: where its credentials lie, what its errors may tell.
-        common = frozen(
-            (asker.identity, settings.credentials, settings.operator_namespace, settings.report, settings.limits)
-        )
+        # What a client depends on beside what it reads: what its errors may tell, how long it may take.
+        terms = frozen((config.settings.report, config.settings.limits))
 
         def borrow(store: StoreConfig, context: Context) -> _Loan:
-            name = _called(store, config)
-            return self._borrow(loan(self), (common, frozen(store)), asker.identity, name, store, context)
+            key = asker.identity, source(store, config), terms
+            name = self._watch.called(store, config)
+            return self._borrow(loan(self), key, asker.identity, name, store, context)
 
         return borrow
 
@@ -611,9 +607,11 @@ def _untold() -> NotFound:
     return NotFound("only a read can tell its version", fix="read it")
 
 
-def _called(store: StoreConfig, config: "Config") -> str:
-    """As the metrics call it."""
-    return store.id if any(store.id == each.id for each in config.stores) else IN_STREAM
+def source(store: StoreConfig, config: "Config") -> object:
+    """What equals another exactly if one identity reads the same from both: *store* as it is bound, and where its
+    credentials lie.
+    """
+    return frozen((store, config.settings.credentials, config.settings.operator_namespace))
 
 
 def frozen(value: Any) -> object:

@@ -1,7 +1,8 @@
 """A small HTTP server for what only GET and HEAD may ask: archives, probes, metrics.
 
 Each connection is one request with one answer. Who dawdles is cut off, and no more than so many are served at a time:
-whatever reaches the port cannot keep the controller from its work.
+whatever reaches the port cannot keep the process from its work, and who has not asked yet makes room for a newer one,
+so that idle connections keep no probe out.
 """
 
 import time
@@ -71,9 +72,10 @@ def _server(host: str, port: int, answering: Answering) -> Any:
     import socket
     import threading
 
-    room = threading.BoundedSemaphore(CONNECTIONS_MAX)
     lock = threading.Lock()
-    ends: dict[socket.socket, float] = {}
+    # Until when each connection may put its question, the oldest first, and take its answer.
+    silent: dict[socket.socket, float] = {}
+    asked: dict[socket.socket, float] = {}
 
     class Handler(BaseHTTPRequestHandler):
         timeout = PIECE_SECONDS
@@ -87,7 +89,8 @@ def _server(host: str, port: int, answering: Answering) -> Any:
 
         def _answer(self, *, with_body: bool) -> None:
             with lock:
-                ends[self.connection] = time.monotonic() + ANSWER_SECONDS
+                silent.pop(self.connection, None)
+                asked[self.connection] = time.monotonic() + ANSWER_SECONDS
             path = self.path.partition("?")[0]
             answer = answering(path, {key.lower(): value for key, value in self.headers.items()})
             body = answer.body
@@ -121,29 +124,41 @@ def _server(host: str, port: int, answering: Answering) -> Any:
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - as the library calls it
-            """Without room it is closed: who asks tries again, and the port stays free for a probe."""
-            if not room.acquire(blocking=False):
-                return False
+            """Without room it is closed."""
             with lock:
-                ends[request] = time.monotonic() + HEADER_SECONDS
+                count = len(silent) + len(asked)
+                if count >= CONNECTIONS_MAX:
+                    # Its thread takes a moment to end, so there may be more; not without end.
+                    if not silent or count >= 2 * CONNECTIONS_MAX:
+                        return False
+                    oldest = next(iter(silent))
+                    asked[oldest] = silent.pop(oldest)
+                    _cut(oldest)
+                silent[request] = time.monotonic() + HEADER_SECONDS
             return True
 
         def shutdown_request(self, request: Any) -> None:
             with lock:
-                was_served = ends.pop(request, None) is not None
-            if was_served:
-                room.release()
+                silent.pop(request, None)
+                asked.pop(request, None)
             super().shutdown_request(request)
 
         def service_actions(self) -> None:
             now = time.monotonic()
             with lock:
-                late = [each for each, until in ends.items() if now > until]
-            for each in late:
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
+                for each, until in (*silent.items(), *asked.items()):
+                    if now > until:
+                        _cut(each)
 
         def handle_error(self, *_: Any) -> None:
             """Who asked went away."""
 
     return Server((host, port), Handler)
+
+
+def _cut(connection: Any) -> None:
+    """Whoever waits for it is told that it has ended."""
+    import socket
+
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

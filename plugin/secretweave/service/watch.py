@@ -15,12 +15,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from secretweave import report
 from secretweave.errors import ConfigError, Denied, NotFound, SecretweaveError, StoreError, Unavailable
-from secretweave.model import Record
+from secretweave.model import Record, StoreConfig
 from secretweave.stores.base import Outcome, Wanted
+
+if TYPE_CHECKING:
+    from secretweave.config import Config
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0)
 """The buckets of durations; the work on a source is in them."""
@@ -40,6 +43,9 @@ class Asker(NamedTuple):
 class Watch:
     """Many threads may tell it something. Each service says, in `whose`, what its log calls an asker."""
 
+    others = "(in the stream)"
+    """What the metrics call each store that is not the configuration's: there is no end of them."""
+
     def __init__(self, say: Callable[[str], None], metrics: "StoreMetrics | None" = None) -> None:
         """*say* takes a line, with its end."""
         import threading
@@ -51,6 +57,10 @@ class Watch:
     def whose(self, identity: str, name: str | None) -> dict[str, str]:
         """The fields of a line that is about an asker; *name* None: about all of that identity."""
         raise NotImplementedError
+
+    def called(self, store: StoreConfig, config: "Config") -> str:
+        """As the metrics call it."""
+        return store.id if any(store.id == each.id for each in config.stores) else self.others
 
     def note(self, event: str, **fields: object) -> None:
         now = time.time()

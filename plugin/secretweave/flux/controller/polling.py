@@ -14,13 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from secretweave import fetching
-from secretweave.errors import Unavailable
+from secretweave.errors import NotFound
 from secretweave.fetching import Errand, Times
 from secretweave.flux.controller.sharing import Key, Read, Shared
 from secretweave.model import Record
 from secretweave.outputs import Outside
 from secretweave.outputs.secret import context
-from secretweave.service.kept import Kept, frozen
+from secretweave.service.kept import Kept, source
 from secretweave.stores.base import Outcome
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Polling:
 
         *seconds*: so long ago it may have been told to another object of the same identity.
         """
-        known = {(asker.identity, frozen(read.store), read.wanted): read for read in reads}
+        known = {(asker.identity, source(read.store, config), read.wanted): read for read in reads}
         now = time.monotonic()
         if any(self._untold.get(key, 0.0) > now for key in known):
             return None
@@ -59,7 +59,7 @@ class Polling:
             if isinstance(outcome, Record):
                 told[key] = outcome.version
                 self._shared.keep_version(key, outcome.version, seconds, now)
-            elif not isinstance(outcome, Unavailable):
+            elif isinstance(outcome, NotFound):
                 self._untold[key] = now + UNTOLD_SECONDS
         others = [key for key, read in known.items() if told.get(key) != read.version]
         for key in others:

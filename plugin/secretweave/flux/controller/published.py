@@ -49,10 +49,14 @@ class Published:
 
     def __init__(self, folder: str, url: str) -> None:
         """*url*: of the server, as others reach it. Raises ConfigError: the folder cannot be written to."""
+        import threading
+
         self._folder = folder
         self._url = url.rstrip("/")
+        self._lock = threading.Lock()
+        """Between who takes up an archive that is there and who removes what was replaced."""
         self._current: dict[Key, str] = {}
-        """What was published last of each object, since the start."""
+        """What was put or published last of each object, since the start."""
         try:
             os.makedirs(folder, exist_ok=True)
             probe = os.path.join(folder, f"{UNFINISHED}{os.getpid()}")
@@ -95,12 +99,15 @@ class Published:
         path = self.file(key, digest)
         folder = os.path.dirname(path)
         unfinished = os.path.join(folder, f"{UNFINISHED}{os.path.basename(path)}")
-        if _holds(path, data):
-            if max(_files(folder))[1] != os.path.basename(path):
-                # What took its place is replaced by it from now on.
-                with suppress(OSError):
-                    os.utime(path)
-            return self._archive(key, digest, len(data))
+        with self._lock:
+            is_first = key not in self._current
+            self._current[key] = digest
+            if _holds(path, data):
+                if is_first or max(_files(folder))[1] != os.path.basename(path):
+                    # What took its place is replaced by it from now on; and who sweeps may not know its object yet.
+                    with suppress(OSError):
+                        os.utime(path)
+                return self._archive(key, digest, len(data))
         try:
             os.makedirs(folder, exist_ok=True)
             with open(unfinished, "wb") as file:
@@ -121,19 +128,21 @@ class Published:
 
     def tidy(self, key: Key, current: str) -> None:
         """Removes what was replaced long ago; *current*: the digest that is published."""
-        self._current[key] = current
-        self._tidy(key, current)
+        with self._lock:
+            self._current[key] = current
+            self._tidy(key, current)
 
     def expire(self, known: Iterable[Key]) -> None:
         """Removes what was replaced since: an object may not have another turn for hours, and its archive may be
         plaintext.
         """
         alive = set(known)
-        for key, current in list(self._current.items()):
-            if key in alive:
-                self._tidy(key, current)
-            else:
-                self._current.pop(key, None)
+        for key in list(self._current):
+            with self._lock:
+                if key in alive:
+                    self._tidy(key, self._current[key])
+                else:
+                    del self._current[key]
 
     def sweep(self, known: Iterable[Key]) -> None:
         """Removes what belongs to no object any more, and what a crash has left; at a time when nothing is written."""
@@ -141,15 +150,15 @@ class Published:
         for namespace in _folders(self._folder):
             inside = os.path.join(self._folder, namespace)
             for name in _folders(inside):
+                is_alive = (namespace, name) in alive
                 folder = os.path.join(inside, name)
-                files = _files(folder, FILE if (namespace, name) in alive else None)
-                if (namespace, name) in alive:
-                    files = [each for each in _files(folder, None) if each[1].startswith(UNFINISHED)]
-                for modified, file in files:
-                    if time.time() - modified > KEPT_SECONDS:
-                        with suppress(OSError):
-                            os.unlink(os.path.join(folder, file))
-                if (namespace, name) not in alive:
+                with self._lock:
+                    for modified, file in _files(folder, None):
+                        is_left = not is_alive or file.startswith(UNFINISHED)
+                        if is_left and time.time() - modified > KEPT_SECONDS:
+                            with suppress(OSError):
+                                os.unlink(os.path.join(folder, file))
+                if not is_alive:
                     with suppress(OSError):
                         os.rmdir(folder)
             with suppress(OSError):

@@ -154,7 +154,12 @@ class Reconciler:
             self.forget(key)
             return Done(True, "gone")
         if obj["metadata"].get("deletionTimestamp"):
+            self.forget(key)
             return Done(True, "gone")
+        if _is_asked(obj):
+            # It stays owed where this turn comes to nothing, though the status says that it was handled.
+            with self._lock:
+                self._woven.pop(key, None)
         status: dict[str, Any] = {}
         spec: Spec | None = None
         try:
@@ -166,13 +171,12 @@ class Reconciler:
                 self._suspended(obj)
                 return Done(True, "suspended", state="suspended")
             self._progressing(obj)
-            status, message, due = self._made(key, obj, spec)
+            status, message, after = self._made(key, obj, spec)
         except _Stop as stop:
             return self._failed(obj, spec, stop)
         ready = Condition("Ready", "True", resource.SUCCEEDED, message)
         self._tell(obj, [ready], status)
-        refresh = min(spec.refresh, spec.interval, *([due] if due is not None else []))
-        after = max(refresh, resource.INTERVAL_SECONDS_MIN)
+        after = max(after, resource.INTERVAL_SECONDS_MIN)
         return Done(True, "ok", after, state="ready", revision=status["lastSourceRevision"])
 
     def crashed(self, key: Key, what: str) -> None:
@@ -191,9 +195,10 @@ class Reconciler:
 
     # What becomes of it.
 
-    def _made(self, key: Key, obj: dict[str, Any], spec: Spec) -> tuple[dict[str, Any], str, float | None]:
-        """Gives the status' own fields, Ready's message, and the seconds until the keys are rotated. Raises _Stop."""
+    def _made(self, key: Key, obj: dict[str, Any], spec: Spec) -> tuple[dict[str, Any], str, float]:
+        """Gives the status' own fields, Ready's message, and the seconds to the next time. Raises _Stop."""
         parts = self._parts
+        deadline = time.monotonic() + spec.timeout
         with _reason(resource.BUILD):
             # A broken configuration may be one that restricts: nothing is done by the old one.
             config = parts.config()
@@ -228,9 +233,9 @@ class Reconciler:
         of = source, spec, narrowed, sealed_for.recipients if sealed_for else ()
         current = _published(artifact)
         try:
-            woven = self._still(key, obj, spec, of, config)
+            woven = self._still(key, spec, of, config, deadline)
             if woven is None:
-                woven = self._weave(key, obj, spec, of, source, config, narrowed, sealed_for, current)
+                woven = self._weave(key, obj, spec, of, source, config, narrowed, sealed_for, current, deadline)
             found = woven.archive
             with _reason(resource.BUILD):
                 self._publish(key, obj, found, artifact, source)
@@ -251,7 +256,9 @@ class Reconciler:
         }
         counted = f"{woven.references} reference{'' if woven.references == 1 else 's'}"
         message = f"woven from revision {source.revision} with {counted}: {found.revision}"
-        return status, message, sealed_for.due if sealed_for else None
+        due = sealed_for.due if sealed_for else None
+        wishes = (spec.refresh, woven.until - time.monotonic(), math.inf if due is None else due)
+        return status, message, min(wishes)
 
     def _source(self, spec: Spec) -> _Upstream:
         kind, namespace, name = spec.source
@@ -288,17 +295,17 @@ class Reconciler:
                 )
             return found
 
-    def _still(self, key: Key, obj: Mapping[str, Any], spec: Spec, of: object, config: "Config") -> _Woven | None:
+    def _still(self, key: Key, spec: Spec, of: object, config: "Config", deadline: float) -> _Woven | None:
         """What it was woven to last, where nothing asks for more than that; None: it is to be woven."""
         parts = self._parts
         with self._lock:
             woven = self._woven.get(key)
         if woven is None or woven.reads is None or woven.of != of or time.monotonic() >= woven.until:
             return None
-        if _is_asked(obj) or parts.published.archive(key, woven.archive.digest) is None:
+        if parts.published.archive(key, woven.archive.digest) is None:
             return None
         asker = _asker(key, spec.account)
-        outside = self._outside(key, spec.account, config, time.monotonic() + spec.timeout)
+        outside = self._outside(key, spec.account, config, deadline)
         seconds = min(config.settings.flux.share_seconds, spec.refresh)
         changed = parts.polling.changed(asker, woven.reads, config, outside, seconds)
         parts.watch.polled(key, len(woven.reads), changed)
@@ -315,11 +322,11 @@ class Reconciler:
         narrowed: "Config",
         sealed_for: keys.Keys | None,
         current: str,
+        deadline: float,
     ) -> _Woven:
         """*narrowed*: what of *config* is the object's; *current*: the digest that is published. Raises _Stop."""
         with self._lock:
             self._woven.pop(key, None)
-        deadline = time.monotonic() + spec.timeout
         reads = Reads()
         with _temporary() as folder:
             rendered = self._built(key, obj, spec, source, config, folder, deadline)
@@ -440,8 +447,7 @@ class Reconciler:
         keeping = parts.kept.keeping(asker, config)
         if account:
             keeping = keeping._replace(token=lambda audiences: parts.api.token(key.namespace, account, audiences))
-        known = frozenset(store.id for store in config.stores)
-        return parts.shared.over(keeping, asker, min(config.settings.flux.share_seconds, seconds), known, reads)
+        return parts.shared.over(keeping, asker, config, min(config.settings.flux.share_seconds, seconds), reads)
 
     def _publish(
         self,

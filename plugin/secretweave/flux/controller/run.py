@@ -283,12 +283,12 @@ class Controller:
             try:
                 done = self._map(key) if key.plural == MAPPINGS else self._reconciler.reconcile(key)
             except SecretweaveError as error:
-                # The object's own faults are in its status; this one is between us and the API server.
+                # A SecretWeave's own faults are in its status; this one is between us and the API server.
                 self.watch.note("failed", object=str(key), what=error.what, why=error.why)
-                done = Done(False, "error", most=AWAY_SECONDS)
+                done = Done(False, "error", most=AWAY_SECONDS, state="not ready" if key.plural == MAPPINGS else "")
             except BaseException as error:  # noqa: BLE001 - one object's end must not be the worker's
                 self.watch.crashed(error)
-                done = Done(False, "internal error")
+                done = Done(False, "internal error", state="not ready")
                 if key.plural != MAPPINGS:
                     with suppress(Exception):
                         self._reconciler.crashed(key, type(error).__name__)

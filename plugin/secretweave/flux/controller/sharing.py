@@ -12,20 +12,19 @@ from secretweave import stores
 from secretweave.errors import StoreError
 from secretweave.model import Record, StoreConfig
 from secretweave.outputs import Keeping
-from secretweave.service.kept import frozen
+from secretweave.service.kept import frozen, source
 from secretweave.stores.base import BatchStore, Context, Outcome, Store, Wanted
 
 if TYPE_CHECKING:
+    from secretweave.config import Config
     from secretweave.flux.controller.watch import Watch
     from secretweave.service.watch import Asker
 
-OTHERS = "(of a namespace)"
-"""What the metrics call each store that is not the controller's configuration: there is no end of them."""
 RENEWED_SECONDS = 3600.0
 """Longer than any request takes."""
 
 Key = tuple[str, object, Wanted]
-"""Identity (NAMESPACE:ACCOUNT), the store frozen, the secret."""
+"""Identity (NAMESPACE:ACCOUNT), what its store is (kept.source), the secret."""
 T = TypeVar("T")
 
 
@@ -80,11 +79,11 @@ class Shared:
         """By namespace, since when what was asked before does not count."""
 
     def over(
-        self, keeping: Keeping, asker: "Asker", seconds: float, known: frozenset[str], reads: Reads | None = None
+        self, keeping: Keeping, asker: "Asker", config: "Config", seconds: float, reads: Reads | None = None
     ) -> Keeping:
         """*keeping* for one object, whose stores are asked only for what nobody has just read.
 
-        *seconds*: so long ago at the most; *known*: store names that metrics may have; *reads* takes what is had.
+        *seconds*: so long ago at the most; *config* is the controller's; *reads* takes what is had.
         """
 
         def opened(store: StoreConfig, context: Context) -> Store:
@@ -93,12 +92,12 @@ class Shared:
                 if reads is not None:
                     reads.note_unversioned()
                 return found
-            identity, frozen_store = asker.identity, frozen(store)
-            name = store.id if store.id in known else OTHERS
+            identity, of = asker.identity, source(store, config)
+            name = self._watch.called(store, config)
             told = self._watch.reading(asker, store.id, name)
 
             def find(wanted: Wanted) -> Record | None:
-                record = self.find((identity, frozen_store, wanted), seconds)
+                record = self.find((identity, of, wanted), seconds)
                 if record is not None:
                     self._watch.shared(name)
                     told(wanted, record)
@@ -106,7 +105,7 @@ class Shared:
 
             def keep(wanted: Wanted, outcome: Outcome, begun: float) -> None:
                 if isinstance(outcome, Record):
-                    self.keep((identity, frozen_store, wanted), outcome, seconds, begun)
+                    self.keep((identity, of, wanted), outcome, seconds, begun)
 
             def note(wanted: Wanted, outcome: Outcome) -> None:
                 if reads is not None:
@@ -124,10 +123,15 @@ class Shared:
         return self._find(self._versions, key, seconds)
 
     def keep(self, key: Key, record: Record, seconds: float, asked: float) -> None:
-        self._keep(self._records, key, record, seconds, asked)
+        """*asked*: when, on time.monotonic's clock. What was asked later, or told since, stands against it."""
+        with self._lock:
+            told = self._versions.get(key)
+            if told is None or told.asked < asked or told.what == record.version:
+                self._keep(self._records, key, record, seconds, asked)
 
     def keep_version(self, key: Key, version: str, seconds: float, asked: float) -> None:
-        self._keep(self._versions, key, version, seconds, asked)
+        with self._lock:
+            self._keep(self._versions, key, version, seconds, asked)
 
     def drop(self, key: Key, *, but: str | None) -> None:
         """Its value is an old one, unless it is of the version *but*."""
@@ -160,7 +164,8 @@ class Shared:
         return held.what if held and held.asked >= since and time.monotonic() < held.asked + seconds else None
 
     def _keep(self, among: "dict[Key, _Held[T]]", key: Key, what: T, seconds: float, asked: float) -> None:
-        with self._lock:
+        held = among.get(key)
+        if held is None or held.asked <= asked:
             among[key] = _Held(what, asked, asked + seconds)
 
 

@@ -34,6 +34,8 @@ class Metrics(watch.StoreMetrics):
 class Watch(watch.Watch):
     """Many threads may tell it something. An identity is NAMESPACE:ACCOUNT, the latter empty where there is none."""
 
+    others = "(of a namespace)"
+
     def __init__(self, say: Callable[[str], None], metrics: Metrics) -> None:
         super().__init__(say, metrics)
         self.metrics = metrics
