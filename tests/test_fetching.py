@@ -164,7 +164,7 @@ def test_a_store_that_is_down_is_not_waited_for():
 
     begin = time.monotonic()
     (answers,) = ask(errand(Memory({"a": hang, "b": down}), "a b"))
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert set(told(answers).values()) == {"Unavailable: down"}
     end.set()
 
@@ -187,7 +187,7 @@ def test_a_read_that_hangs_ends_with_its_time_and_leaves_the_other_stores():
     hanging, well = Memory({"b": lambda: end.wait(20)}), Memory()
     begin = time.monotonic()
     answers = ask(errand(hanging, "a b"), errand(well, "x"), request=SOON)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert told(answers[0])["b"] == f"Unavailable: it did not answer within {SOON} s"
     assert told(answers[1]) == {"x": "x"}
     end.set()
@@ -220,7 +220,7 @@ def test_the_run_ends_with_its_deadline():
     store = Memory({"b": lambda: end.wait(20)})
     begin = time.monotonic()
     (answers,) = ask(errand(store, "a b"), seconds=SOON)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert told(answers)["b"] == f"Unavailable: it had not answered when the run's deadline of {SOON} s was over"
     end.set()
 
@@ -230,7 +230,7 @@ def test_a_slow_log_out_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
     end = threading.Event()
     begin = time.monotonic()
     (answers,) = ask(errand(Memory(closing=lambda: end.wait(20)), "a"))
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert told(answers) == {"a": "a"}
     end.set()
 

@@ -56,7 +56,7 @@ def test_the_stores_of_one_run_do_not_disturb_one_another(tmp_path: Path, author
         for name in (*adapters.STANDING, "vault", "kubernetes"):
             (tmp_path / name).mkdir()
             started[name] = servers.enter_context(stores[name](tmp_path / name, authority))
-        for time in range(8):
+        for time in range(4):
             (tmp_path / f"run{time}").mkdir()
             names = ("kubernetes", "azurekv") if time % 2 else tuple(started)
             ran = together([(started[name], GOOD) for name in names], tmp_path / f"run{time}", authority)

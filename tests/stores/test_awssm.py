@@ -728,7 +728,7 @@ class TestWhatGoesWrong:
         begin = time.monotonic()
         with pytest.raises(Unavailable, match="does not answer"):
             opener(proxy.url, attempt_seconds=0.2).fetch("shop", None)
-        assert time.monotonic() - begin < 3
+        assert time.monotonic() - begin < 8
 
     def test_an_endpoint_where_nothing_listens(self, opener: Opener):
         with Proxy(refuse=True) as closed, pytest.raises(Unavailable, match="cannot be reached") as caught:
