@@ -206,13 +206,28 @@ def test_a_defect_is_in_the_objects_status_without_its_message(
     assert "hunter2" not in json.dumps(status)
 
 
-@pytest.mark.parametrize("error", [Unavailable("the store is down"), KeyError("x")])
-def test_a_mapping_that_fails_is_not_counted_as_ready(
-    controller: Controller, error: Exception, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "is_there", "state"),
+    [
+        (Unavailable("the store is down"), True, "not ready"),
+        (KeyError("x"), True, "not ready"),
+        (Unavailable("the store of another of its Secret is down"), False, None),
+    ],
+)
+def test_a_mapping_that_fails_is_counted_as_what_it_is(
+    controller: Controller,
+    memory: Memory,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    state: str | None,
+    *,
+    is_there: bool,
 ):
     controller._begin()
     mapping = WEB._replace(plural="secretmappings")
     controller._states[mapping] = "ready"
+    if is_there:
+        memory.create({"metadata": {"name": "web", "namespace": "shop"}, "spec": {}}, "secretmappings")
 
     def reconcile(*_: Any) -> None:
         raise error
@@ -220,11 +235,11 @@ def test_a_mapping_that_fails_is_not_counted_as_ready(
     monkeypatch.setattr(controller._mappings, "reconcile", reconcile)
     controller._saw("ADDED", woven(), "secretmappings")
     ends = time.monotonic() + 10
-    while controller._states[mapping] == "ready":
+    while controller._states.get(mapping) == "ready":
         assert time.monotonic() < ends
         time.sleep(0.02)
     controller._drain(controller._workers)
-    assert controller._states[mapping] == "not ready"
+    assert controller._states.get(mapping) == state
 
 
 def test_folders_that_a_crash_has_left_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

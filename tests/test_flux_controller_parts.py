@@ -512,15 +512,27 @@ class TestPublished:
     def test_what_was_replaced_stays_for_a_while(self, published: Published, tmp_path: Path):
         folder = tmp_path / "data" / "shop" / "web"
         first, second, third = (published.put(WEB, data) for data in (b"1", b"2", b"3"))
-        now = time.time()
-        for found, age in ((first, 300), (second, KEPT_SECONDS + 30), (third, 10)):
-            os.utime(folder / f"{found.digest[7:]}.tar.gz", (now - age, now - age))
+
+        def aged(**seconds: float) -> None:
+            for name, found in (("first", first), ("second", second), ("third", third)):
+                if name in seconds:
+                    when = time.time() - seconds[name]
+                    os.utime(folder / f"{found.digest[7:]}.tar.gz", (when, when))
+
+        # After a start nobody knows since when.
+        aged(first=300, second=300, third=300)
         published.tidy(WEB, third.digest)
-        # The second took the first's place more than a minute ago; the third took the second's just now.
+        assert len(os.listdir(folder)) == 3
+        # Replaced long ago, just now, and not at all.
+        aged(first=KEPT_SECONDS + 30, second=KEPT_SECONDS - 30, third=300)
+        published.tidy(WEB, third.digest)
         assert sorted(os.listdir(folder)) == sorted(f"{each.digest[7:]}.tar.gz" for each in (second, third))
-        # An older one that is published again is not replaced at all.
+        # However old it is, it is replaced when another takes its place.
         published.tidy(WEB, second.digest)
-        assert published.archive(WEB, second.digest) == second
+        assert published.archive(WEB, third.digest) == third
+        aged(second=300, third=300)
+        published.tidy(WEB, second.digest)
+        assert os.listdir(folder) == [f"{second.digest[7:]}.tar.gz"]
 
     def test_with_a_full_volume_it_begins_and_serves_what_there_is(
         self, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -536,24 +548,38 @@ class TestPublished:
         assert again.archive(WEB, found.digest) == found
 
     def test_what_is_there_is_not_written_again(self, published: Published, tmp_path: Path):
-        folder = tmp_path / "data" / "shop" / "web"
-        first, second = published.put(WEB, b"1"), published.put(WEB, b"2")
-        now = time.time()
-        for found, age in ((first, 300), (second, KEPT_SECONDS + 30)):
-            os.utime(folder / f"{found.digest[7:]}.tar.gz", (now - age, now - age))
-        # Each run without a change says so once more, and the first was replaced long ago.
-        assert published.put(WEB, b"2") == second
-        published.tidy(WEB, second.digest)
-        assert os.listdir(folder) == [f"{second.digest[7:]}.tar.gz"]
-        # One that comes again replaces what replaced it.
-        third = published.put(WEB, b"3")
-        os.utime(folder / f"{third.digest[7:]}.tar.gz", (now - 5, now - 5))
-        published.put(WEB, b"2")
-        assert os.stat(folder / f"{second.digest[7:]}.tar.gz").st_mtime > now - 2
+        found = published.put(WEB, b"1")
+        published.tidy(WEB, found.digest)
+        file = tmp_path / "data" / "shop" / "web" / f"{found.digest[7:]}.tar.gz"
+        before = file.stat().st_ino, file.stat().st_mtime_ns
+        assert published.put(WEB, b"1") == found
+        assert (file.stat().st_ino, file.stat().st_mtime_ns) == before
         # One that is damaged is mended.
-        (folder / f"{second.digest[7:]}.tar.gz").write_bytes(b"x")
-        published.put(WEB, b"2")
-        assert (folder / f"{second.digest[7:]}.tar.gz").read_bytes() == b"2"
+        file.write_bytes(b"x")
+        assert published.put(WEB, b"1") == found
+        assert file.read_bytes() == b"1"
+
+    @pytest.mark.parametrize("second", [b"new", b"newer"])
+    def test_while_a_new_one_cannot_be_published_the_one_before_stays(
+        self, published: Published, tmp_path: Path, second: bytes
+    ):
+        folder = tmp_path / "data" / "shop" / "web"
+        good = published.put(WEB, b"good")
+        published.tidy(WEB, good.digest)
+        new = published.put(WEB, b"new")
+        # Nothing points to it: the API server took no status.
+        published.tidy(WEB, good.digest)
+        now = time.time()
+        for found, age in ((good, 300), (new, KEPT_SECONDS + 30)):
+            os.utime(folder / f"{found.digest[7:]}.tar.gz", (now - age, now - age))
+        newer = published.put(WEB, second)
+        published.expire([WEB])
+        assert published.archive(WEB, good.digest) == good
+        assert published.archive(WEB, newer.digest) == newer
+        # It is at last: who has read of the one before may still come for it.
+        published.tidy(WEB, newer.digest)
+        published.expire([WEB])
+        assert published.archive(WEB, good.digest) == good
 
     def test_what_is_taken_up_again_is_not_removed_by_who_collects_the_replaced(
         self, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

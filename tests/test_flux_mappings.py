@@ -126,7 +126,7 @@ def test_what_another_mapping_has_just_written_is_looked_at_again(conflicts: int
     assert [reason for reason, _ in cluster.events] == [told]
 
 
-@pytest.mark.parametrize(("count", "names"), [(1, "0"), (3, "0, 1, 2"), (500, "0, 1, 2 and 497 more")])
+@pytest.mark.parametrize(("count", "names"), [(1, "0"), (3, "0, 1, 2"), (500, "0, 1, 2 and 497 more of the Secret db")])
 def test_a_line_of_the_log_has_an_end_however_many_mappings_feed_one_secret(count: int, names: str):
     feeding = [
         {**MAPPING, "metadata": {**MAPPING["metadata"], "name": str(each), "creationTimestamp": f"{each:04}"}}

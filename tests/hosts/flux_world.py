@@ -108,15 +108,15 @@ class World:
         self.weave()
 
     def restart(self) -> None:
-        kept, self.shared = Kept(self.watch, 10, 60), Shared(self.watch)
+        self.kept, self.shared = Kept(self.watch, 10, 60), Shared(self.watch)
         parts = Parts(
             self.memory.api,
             self.config,
             self.published,
             keys.digest_key(self.memory.api, "flux-system"),
-            kept,
+            self.kept,
             self.shared,
-            Polling(kept, self.shared),
+            Polling(self.kept, self.shared),
             self.watch,
             self.environ,
         )

@@ -461,13 +461,13 @@ class TestSharing:
         shared.keep(key, new, 60, now)
         shared.keep(key, old, 60, now - 1)
         assert shared.find(key, 60) is new
-        # A read that was under way while another version was told.
-        shared.keep_version(key, "3", 60, now + 1)
+        # A read that was under way when another version was told, though it began after that was asked for.
+        shared.keep_version(key, "3", 60, now)
         shared.drop(key, but="3")
-        shared.keep(key, new, 60, now + 0.5)
+        shared.keep(key, new, 60, now + 1e-9)
         assert shared.find(key, 60) is None
         third = Record(SecretValue(b"c"), "3")
-        shared.keep(key, third, 60, now + 0.5)
+        shared.keep(key, third, 60, now + 1e-9)
         assert shared.find(key, 60) is third
 
     def test_who_asks_by_hand_reads_anew_and_others_have_the_use_of_it(self, world: World):

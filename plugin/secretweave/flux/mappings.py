@@ -202,7 +202,7 @@ class Mappings:
         run = pipeline.Run(output="secret", namespace=namespace, identity=namespace, destination=namespace)
         out = io.BytesIO()
         names = ", ".join(_meta(each)["name"] for each in feeding[:SHOWN])
-        more = f" and {len(feeding) - SHOWN} more" if len(feeding) > SHOWN else ""
+        more = f" and {len(feeding) - SHOWN} more of the Secret {_target(feeding[0])}" if len(feeding) > SHOWN else ""
         pipeline.weave(sources, out, config, run, self._outside(namespace, names + more))
         # JSON goes in, and so JSON comes out.
         secret: dict[str, Any] = json.loads(out.getvalue())

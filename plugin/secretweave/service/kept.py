@@ -170,6 +170,14 @@ class Kept:
 
         return borrow
 
+    def part(self, concerns: Callable[[str], bool]) -> None:
+        """Who asks from now on, for an identity that *concerns* tells, joins no read that is under way."""
+        with self._lock:
+            held = [slot.client for slot in self._slots.values() if slot.client]
+            for client in (*held, *self._dropped):
+                if concerns(client.slot.identity):
+                    client.flights.clear()
+
     def resize(self, most: int, idle_seconds: float) -> None:
         with self._lock:
             self._most = most

@@ -55,7 +55,11 @@ class Polling:
             if (version := self._shared.find_version(key, seconds)) is not None:
                 told[key] = version
         rest = {key: read for key, read in known.items() if key not in told}
-        for key, outcome in self._ask(asker, rest, config, outside).items():
+        answers = self._ask(asker, rest, config, outside)
+        if any(isinstance(each, Record) and each.version != rest[key].version for key, each in answers.items()):
+            # A read that began before may give the value that was.
+            self._kept.part(lambda identity: identity == asker.identity)
+        for key, outcome in answers.items():
             if isinstance(outcome, Record):
                 told[key] = outcome.version
                 self._shared.keep_version(key, outcome.version, seconds, now)

@@ -3,7 +3,8 @@
     FOLDER/NAMESPACE/NAME/SHA256.tar.gz      what http://.../secretweave/NAMESPACE/NAME/SHA256.tar.gz gives
 
 The volume is all the state there is: after a restart the same is served at once. An archive is whole on the volume
-before anything points to it. One that is replaced stays for a while, for who has read of it and comes to fetch it.
+before anything points to it. One that is replaced stays for a while, for who has read of it and comes to fetch it: its
+file has the time at which it was replaced.
 """
 
 import errno
@@ -56,7 +57,9 @@ class Published:
         self._lock = threading.Lock()
         """Between who takes up an archive that is there and who removes what was replaced."""
         self._current: dict[Key, str] = {}
-        """What was put or published last of each object, since the start."""
+        """What of each object is published, as far as was told since the start."""
+        self._taken: dict[Key, str] = {}
+        """What was put since, and nothing points to yet."""
         try:
             os.makedirs(folder, exist_ok=True)
             probe = os.path.join(folder, f"{UNFINISHED}{os.getpid()}")
@@ -92,21 +95,19 @@ class Published:
     def put(self, key: Key, data: bytes) -> Archive:
         """Writes it, whole and for good, before anybody can see it. Raises SecretweaveError: there is no room.
 
-        One that is there stays as it is: its time tells since when the one before it is replaced, and a full volume
-        hinders nothing that is unchanged.
+        One that is there is not written again: a full volume hinders nothing that is unchanged. `tidy` is to follow,
+        whatever becomes of it.
         """
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         path = self.file(key, digest)
         folder = os.path.dirname(path)
         unfinished = os.path.join(folder, f"{UNFINISHED}{os.path.basename(path)}")
         with self._lock:
-            is_first = key not in self._current
-            self._current[key] = digest
+            self._taken[key] = digest
             if _holds(path, data):
-                if is_first or max(_files(folder))[1] != os.path.basename(path):
-                    # What took its place is replaced by it from now on; and who sweeps may not know its object yet.
-                    with suppress(OSError):
-                        os.utime(path)
+                if key not in self._current:
+                    # Who sweeps may not know its object yet.
+                    _touch(path)
                 return self._archive(key, digest, len(data))
         try:
             os.makedirs(folder, exist_ok=True)
@@ -129,6 +130,14 @@ class Published:
     def tidy(self, key: Key, current: str) -> None:
         """Removes what was replaced long ago; *current*: the digest that is published."""
         with self._lock:
+            before = self._current.get(key)
+            if before is None:
+                # Which of them was published until now is not known.
+                for _, name in _files(os.path.dirname(self.file(key, current))):
+                    _touch(os.path.join(self._folder, key.namespace, key.name, name))
+            elif before != current:
+                _touch(self.file(key, before))
+            self._taken.pop(key, None)
             self._current[key] = current
             self._tidy(key, current)
 
@@ -183,16 +192,10 @@ class Published:
 
     def _tidy(self, key: Key, current: str) -> None:
         folder = os.path.join(self._folder, key.namespace, key.name)
-        now, replaced_at = time.time(), time.time()
-        old = []
-        for modified, name in sorted(_files(folder), reverse=True):
-            if name == f"{current.removeprefix('sha256:')}.tar.gz":
-                replaced_at = min(replaced_at, modified)
-                continue
-            old.append((replaced_at, name))
-            replaced_at = min(replaced_at, modified)
+        wanted = {os.path.basename(self.file(key, each)) for each in (current, self._taken.get(key, ""))}
+        old = sorted((each for each in _files(folder) if each[1] not in wanted), reverse=True)
         for number, (since, name) in enumerate(old):
-            if number >= KEPT_MOST or now - since > KEPT_SECONDS:
+            if number >= KEPT_MOST or time.time() - since > KEPT_SECONDS:
                 with suppress(OSError):
                     os.unlink(os.path.join(folder, name))
 
@@ -207,8 +210,13 @@ def _holds(path: str, data: bytes) -> bool:
     return False
 
 
+def _touch(path: str) -> None:
+    with suppress(OSError):
+        os.utime(path)
+
+
 def _files(folder: str, form: "re.Pattern[str] | None" = FILE) -> list[tuple[float, str]]:
-    """(when it was written, name) of each."""
+    """(when it was written or replaced, name) of each."""
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

@@ -72,7 +72,7 @@ class Done(NamedTuple):
     most: float = 300.0
     """The longest pause after failures."""
     state: str = ""
-    """`ready`, `not ready` or `suspended`; empty: the object is gone."""
+    """`ready`, `not ready` or `suspended`; empty: the object is gone, or, where it is not ok, is as it was."""
     revision: str = ""
     """Of the source that it was woven from; empty: it was not."""
 
@@ -305,7 +305,9 @@ class Reconciler:
         if parts.published.archive(key, woven.archive.digest) is None:
             return None
         asker = _asker(key, spec.account)
-        outside = self._outside(key, spec.account, config, deadline)
+        # What a store does not tell in time is read in what is left.
+        now = time.monotonic()
+        outside = self._outside(key, spec.account, config, now + (deadline - now) / 2)
         seconds = min(config.settings.flux.share_seconds, spec.refresh)
         changed = parts.polling.changed(asker, woven.reads, config, outside, seconds)
         parts.watch.polled(key, len(woven.reads), changed)

@@ -244,6 +244,8 @@ class Controller:
             last = self._objects.get(key)
             self._objects[key] = seen
         if last is not None and last.requested != seen.requested:
+            # A read that is under way may give the value that was.
+            self._kept.part(lambda identity: identity.partition(":")[0] == key.namespace)
             self._shared.renew(key.namespace)
         return last != seen
 
@@ -284,8 +286,7 @@ class Controller:
                 done = self._map(key) if key.plural == MAPPINGS else self._reconciler.reconcile(key)
             except SecretweaveError as error:
                 # A SecretWeave's own faults are in its status; this one is between us and the API server.
-                self.watch.note("failed", object=str(key), what=error.what, why=error.why)
-                done = Done(False, "error", most=AWAY_SECONDS, state="not ready" if key.plural == MAPPINGS else "")
+                done = self._broken(key, error)
             except BaseException as error:  # noqa: BLE001 - one object's end must not be the worker's
                 self.watch.crashed(error)
                 done = Done(False, "internal error", state="not ready")
@@ -318,12 +319,23 @@ class Controller:
         self.watch.reconciled(kind, key, done.outcome, seconds, **more)
 
     def _map(self, key: Key) -> Done:
-        """Raises SecretweaveError."""
+        """Raises SecretweaveError: the API server did not tell of it."""
         obj: dict[str, Any] | None = None
         with suppress(NotFound):
             obj = self._api.get(MAPPING_VERSION, MAPPINGS, key.namespace, key.name)
-        after = self._mappings.reconcile(key.namespace, key.name, obj)
+        if obj is None:
+            # Though its keys may stay in a Secret for as long as another mapping of that cannot be woven.
+            with self._lock:
+                self._states.pop(key, None)
+        try:
+            after = self._mappings.reconcile(key.namespace, key.name, obj)
+        except SecretweaveError as error:
+            return self._broken(key, error, "not ready" if obj else "")
         return Done(True, "ok" if obj else "gone", after, state="ready" if obj else "")
+
+    def _broken(self, key: Key, error: SecretweaveError, state: str = "") -> Done:
+        self.watch.note("failed", object=str(key), what=error.what, why=error.why)
+        return Done(False, "error", most=AWAY_SECONDS, state=state)
 
     def _outside(self, namespace: str, names: str) -> Outside:
         """For a run on behalf of SecretMappings."""

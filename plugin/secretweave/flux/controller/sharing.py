@@ -62,6 +62,8 @@ class _Held(NamedTuple, Generic[T]):
     what: T
     asked: float
     """When the question was put, on time.monotonic's clock."""
+    had: float
+    """When there was an answer."""
     until: float
 
 
@@ -126,7 +128,7 @@ class Shared:
         """*asked*: when, on time.monotonic's clock. What was asked later, or told since, stands against it."""
         with self._lock:
             told = self._versions.get(key)
-            if told is None or told.asked < asked or told.what == record.version:
+            if told is None or told.had < asked or told.what == record.version:
                 self._keep(self._records, key, record, seconds, asked)
 
     def keep_version(self, key: Key, version: str, seconds: float, asked: float) -> None:
@@ -166,7 +168,7 @@ class Shared:
     def _keep(self, among: "dict[Key, _Held[T]]", key: Key, what: T, seconds: float, asked: float) -> None:
         held = among.get(key)
         if held is None or held.asked <= asked:
-            among[key] = _Held(what, asked, asked + seconds)
+            among[key] = _Held(what, asked, time.monotonic(), asked + seconds)
 
 
 def _namespace(key: Key) -> str:
