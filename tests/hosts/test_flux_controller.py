@@ -24,21 +24,10 @@ from tests.hosts.flux import (
     secretweave,
 )
 from tests.hosts.flux import weaver as start_weaver
+from tests.hosts.flux_world import PLAIN, SECRET
 
 ROOT = Path(__file__).parent.parent.parent
 CRD = ROOT / "flux" / "crd"
-SECRET = """\
-apiVersion: v1
-kind: Secret
-metadata: {name: db}
-stringData: {password: "secret://main/db#password"}
-"""
-PLAIN = """\
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: settings}
-data: {color: blue}
-"""
 VALUE = "hunter2-hunter2"
 
 
