@@ -14,7 +14,7 @@
 No text of an error may hold a secret value or an excerpt of a manifest: a line can hold a literal secret.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -103,3 +103,9 @@ class Faults(SecretweaveError):
         self.faults = tuple(faults)
         super().__init__(f"{len(self.faults)} faults")
         self.exit_code = min((fault.exit_code for fault in self.faults), default=1)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """As a message names them: `a, b, c and 4 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

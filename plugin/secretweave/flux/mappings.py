@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from secretweave import pipeline, report
 from secretweave.config import Config
-from secretweave.errors import Denied, NotFound, PolicyError, SecretweaveError
+from secretweave.errors import Denied, NotFound, PolicyError, SecretweaveError, listed
 from secretweave.flux import stores
 from secretweave.flux.cluster import Conflict, yaml
 from secretweave.generated import MANAGED_BY
@@ -201,9 +201,10 @@ class Mappings:
         sources = [("the cluster", io.BytesIO(yaml(_document(each)))) for each in feeding]
         run = pipeline.Run(output="secret", namespace=namespace, identity=namespace, destination=namespace)
         out = io.BytesIO()
-        names = ", ".join(_meta(each)["name"] for each in feeding[:SHOWN])
-        more = f" and {len(feeding) - SHOWN} more of the Secret {_target(feeding[0])}" if len(feeding) > SHOWN else ""
-        pipeline.weave(sources, out, config, run, self._outside(namespace, names + more))
+        names = listed([_meta(each)["name"] for each in feeding], SHOWN)
+        if len(feeding) > SHOWN:
+            names += f" of the Secret {_target(feeding[0])}"
+        pipeline.weave(sources, out, config, run, self._outside(namespace, names))
         # JSON goes in, and so JSON comes out.
         secret: dict[str, Any] = json.loads(out.getvalue())
         return secret

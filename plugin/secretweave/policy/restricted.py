@@ -8,7 +8,7 @@ secret reference.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from secretweave.errors import PolicyError, Where
+from secretweave.errors import PolicyError, Where, listed
 from secretweave.policy.graph import Graph
 from secretweave.policy.placeholders import ANY, Pointer
 from secretweave.policy.resources import Resource
@@ -128,5 +128,4 @@ def _reaches(path: list[Resource], judgement: Judgement) -> None:
 
 def _named(resource: Resource) -> str:
     names = list(dict.fromkeys(secret for secret, _ in resource.secrets))
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return listed(names, SHOWN)

@@ -48,7 +48,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from secretweave.errors import NotFound, StoreError
+from secretweave.errors import NotFound, StoreError, listed
 from secretweave.forms import FilePath, Form
 from secretweave.model import Record, SecretFields, SecretValue
 from secretweave.stores.base import BatchStore, Context, Outcome, Wanted
@@ -199,9 +199,8 @@ class KubernetesStore:
         return Record(SecretValue(found.data[key]), found.version)
 
     def _names(self, found: "Object") -> str:
-        names = sorted(found.data)
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        return "it has: " + ", ".join(f"`{name}`" for name in names[:SHOWN]) + more if names else "it has no keys"
+        names = [f"`{name}`" for name in sorted(found.data)]
+        return f"it has: {listed(names, SHOWN)}" if names else "it has no keys"
 
 
 def _field(value: bytes) -> str | bytes:

@@ -90,7 +90,7 @@ class Published:
 
     def file(self, key: Key, digest: str) -> str:
         """Where it would lie."""
-        return os.path.join(self._folder, key.namespace, key.name, f"{digest.removeprefix('sha256:')}.tar.gz")
+        return os.path.join(self._place(key), _name(digest))
 
     def put(self, key: Key, data: bytes) -> Archive:
         """Writes it, whole and for good, before anybody can see it. Raises SecretweaveError: there is no room.
@@ -133,13 +133,14 @@ class Published:
             before = self._current.get(key)
             if before is None:
                 # Which of them was published until now is not known.
-                for _, name in _files(os.path.dirname(self.file(key, current))):
-                    _touch(os.path.join(self._folder, key.namespace, key.name, name))
+                folder = self._place(key)
+                for _, name in _files(folder):
+                    _touch(os.path.join(folder, name))
             elif before != current:
                 _touch(self.file(key, before))
             self._taken.pop(key, None)
             self._current[key] = current
-            self._tidy(key, current)
+            self._tidy(key)
 
     def expire(self, known: Iterable[Key]) -> None:
         """Removes what was replaced since: an object may not have another turn for hours, and its archive may be
@@ -149,7 +150,7 @@ class Published:
         for key in list(self._current):
             with self._lock:
                 if key in alive:
-                    self._tidy(key, self._current[key])
+                    self._tidy(key)
                 else:
                     del self._current[key]
 
@@ -190,18 +191,25 @@ class Published:
             return Answer(304, headers=about)
         return Answer(200, file, os.fstat(handle).st_size, about)
 
-    def _tidy(self, key: Key, current: str) -> None:
-        folder = os.path.join(self._folder, key.namespace, key.name)
-        wanted = {os.path.basename(self.file(key, each)) for each in (current, self._taken.get(key, ""))}
+    def _tidy(self, key: Key) -> None:
+        folder = self._place(key)
+        wanted = {_name(each) for each in (self._current[key], self._taken.get(key, ""))}
         old = sorted((each for each in _files(folder) if each[1] not in wanted), reverse=True)
         for number, (since, name) in enumerate(old):
             if number >= KEPT_MOST or time.time() - since > KEPT_SECONDS:
                 with suppress(OSError):
                     os.unlink(os.path.join(folder, name))
 
+    def _place(self, key: Key) -> str:
+        return os.path.join(self._folder, key.namespace, key.name)
+
     def _archive(self, key: Key, digest: str, size: int) -> Archive:
-        path = f"{PREFIX}/{key.namespace}/{key.name}/{digest.removeprefix('sha256:')}.tar.gz"
+        path = f"{PREFIX}/{key.namespace}/{key.name}/{_name(digest)}"
         return Archive(digest, f"{self._url}/{path}", path, size)
+
+
+def _name(digest: str) -> str:
+    return f"{digest.removeprefix('sha256:')}.tar.gz"
 
 
 def _holds(path: str, data: bytes) -> bool:
